@@ -1,0 +1,41 @@
+"""Who asks, and for which request: handed through every use case."""
+
+import msgspec
+
+
+class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The authenticated caller of one request.
+
+    `roles` are the effective role names on the scope. Exactly one of `project_id`, `domain_id` and
+    `system` is set for a scoped token; none for an unscoped one.
+    """
+
+    request_id: str
+    user_id: str = ""
+    user_name: str = ""
+    user_domain_id: str = "default"
+    project_id: str = ""
+    project_name: str = ""
+    project_domain_id: str = "default"
+    domain_id: str = ""
+    system: bool = False
+    roles: tuple[str, ...] = ()
+    token_id: str = ""
+    """The audit id of the token, never the token itself."""
+    source_address: str = ""
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the caller holds the ``admin`` role on its scope."""
+        return "admin" in self.roles
+
+    def credentials(self) -> dict[str, object]:
+        """The form in which policy rules see the caller (oslo.policy's ``creds``)."""
+        return {
+            "user_id": self.user_id,
+            "project_id": self.project_id or None,
+            "domain_id": self.domain_id or None,
+            "system_scope": "all" if self.system else None,
+            "roles": list(self.roles),
+            "is_admin": self.is_admin,
+        }

@@ -1,0 +1,107 @@
+"""What an agent needs to know to make one server run: plain, complete, versioned, without the database."""
+
+import msgspec
+
+from kilonova.model.states import PowerState
+
+
+class ImageRef(msgspec.Struct, frozen=True, kw_only=True):
+    """An image's bytes and how to prove that they are right."""
+
+    id: str
+    disk_format: str
+    """As declared by its owner: ``qcow2`` or ``raw``. Never guessed from the bytes."""
+    size: int
+    """Bytes."""
+    hash_algo: str = "sha512"
+    hash_value: str
+    url: str
+    """Where to GET the bytes, without credentials."""
+    ticket: str = ""
+    """Short-lived signed permission to read this one image, sent as ``X-Kilonova-Ticket``. Secret."""
+    min_disk_gib: int = 0
+    properties: dict[str, str] = {}
+
+
+class FixedIP(msgspec.Struct, frozen=True, kw_only=True):
+    """One address of a port."""
+
+    address: str
+    prefix_length: int
+    gateway: str | None = None
+    dns: tuple[str, ...] = ()
+    subnet_id: str
+
+
+class Nic(msgspec.Struct, frozen=True, kw_only=True):
+    """One network card: a port, plugged. `tap` and `bridge` are at most 15 characters (Linux's limit)."""
+
+    port_id: str
+    network_id: str
+    network_name: str
+    mac: str
+    tap: str
+    bridge: str
+    mtu: int = 1500
+    fixed_ips: tuple[FixedIP, ...] = ()
+    port_security: bool = True
+    allowed_address_pairs: tuple[str, ...] = ()
+
+
+class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One guest as its host shall run it.
+
+    Attributes:
+        memory_mib: RAM in MiB.
+        root_gib: size of the root disk in GiB; 0 means as large as the image.
+        user_data: base64, as the user sent it; empty when there is none.
+        meta_data: the OpenStack ``meta_data.json`` of the config drive, ready to be written.
+        network_data: the OpenStack ``network_data.json``.
+        admin_password: empty unless the user asked to have one injected. Secret.
+    """
+
+    version: str = "1.0"
+    server_id: str
+    name: str
+    """The hypervisor's name of the guest, such as ``instance-0000002a``."""
+    display_name: str = ""
+    project_id: str
+    user_id: str = ""
+    hostname: str
+    vcpus: int
+    memory_mib: int
+    root_gib: int
+    ephemeral_gib: int = 0
+    swap_mib: int = 0
+    image: ImageRef | None = None
+    nics: tuple[Nic, ...] = ()
+    config_drive: bool = True
+    user_data: str = ""
+    meta_data: dict[str, object] = {}
+    network_data: dict[str, object] = {}
+    admin_password: str = ""
+    extra_specs: dict[str, str] = {}
+    power_on: bool = True
+    """False: define the guest but leave it off (it was stopped when its host lost it)."""
+
+
+class GuestRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the conductor says of a server that belongs on a host; the agent compares it with its hypervisor."""
+
+    server_id: str
+    epoch: int
+    vm_state: str
+    task_state: str | None
+    vcpus: int
+    memory_mib: int
+    root_gib: int
+
+
+class GuestState(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest as the hypervisor shows it."""
+
+    server_id: str
+    power_state: PowerState
+    vcpus: int = 0
+    memory_mib: int = 0
+    root_gib: int = 0

@@ -1,0 +1,96 @@
+"""Hosts: what an agent reports, and what the scheduler sees."""
+
+from typing import Any
+
+import msgspec
+
+
+class HostReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent says of its host: capacity, hypervisor, abilities. Sent on start and periodically.
+
+    Memory in MiB, disk in GiB. `running_vms` and the ``*_used`` numbers are what the hypervisor really
+    holds, for display and for finding drift; they never change what is *allocated*.
+    """
+
+    version: str = "1.0"
+    host: str
+    hypervisor_hostname: str
+    hypervisor_type: str
+    """As in the Compute API: ``QEMU``, ``KVM``, ``fake`` …"""
+    hypervisor_version: int
+    """1_000_000 * major + 1_000 * minor + micro."""
+    virtualization: str = ""
+    """Which kind of execution was chosen, and why, in a sentence."""
+    arch: str = "x86_64"
+    vm_mode: str = "hvm"
+    supported_instances: tuple[tuple[str, str, str], ...] = ()
+    """Triples (arch, hypervisor type, vm mode)."""
+    host_ip: str = "127.0.0.1"
+    cpu_info: dict[str, Any] = {}
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    reserved_vcpus: int = 0
+    reserved_memory_mib: int = 0
+    reserved_disk_gib: int = 0
+    vcpus_used: int = 0
+    memory_used_mib: int = 0
+    disk_used_gib: int = 0
+    running_vms: int = 0
+    uptime: str = ""
+    capabilities: dict[str, Any] = {}
+    traits: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    """Names of the driver roles that this host's driver plays (`kilonova.virt.driver.capabilities`)."""
+
+
+class HostState(msgspec.Struct, frozen=True, kw_only=True):
+    """One host as the scheduler's table sees it: one row of the feed.
+
+    `seq` orders the feed: a row with a higher `seq` is newer. Amounts are totals, not free; ratios
+    multiply ``total - reserved``. `deleted` rows leave the table.
+    """
+
+    seq: int
+    id: int
+    uuid: str
+    name: str
+    is_enabled: bool
+    is_up: bool
+    deleted: bool = False
+    availability_zone: str | None = None
+    aggregates: tuple[int, ...] = ()
+    vcpus: int
+    vcpus_reserved: int
+    vcpus_ratio: float
+    vcpus_used: int
+    memory_mib: int
+    memory_reserved_mib: int
+    memory_ratio: float
+    memory_used_mib: int
+    disk_gib: int
+    disk_reserved_gib: int
+    disk_ratio: float
+    disk_used_gib: int
+    num_instances: int
+    io_ops: int
+    """Servers on this host that are being built, resized, migrated or snapshotted now."""
+    failed_builds: int
+    """Builds that failed here since the last one that went well."""
+    arch: str
+    hypervisor_type: str
+    hypervisor_version: int
+    vm_mode: str
+    supported_instances: tuple[tuple[str, str, str], ...] = ()
+    capabilities: dict[str, Any] = {}
+    traits: tuple[str, ...] = ()
+    host_ip: str = ""
+
+
+class AggregateState(msgspec.Struct, frozen=True, kw_only=True):
+    """A host aggregate as the scheduler sees it."""
+
+    id: int
+    name: str
+    hosts: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}

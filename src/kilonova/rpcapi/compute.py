@@ -1,0 +1,75 @@
+"""How the rest of the cloud talks to a compute agent.
+
+1.0  spawn, destroy, power_on, power_off, reboot, console_log, ping
+"""
+
+from typing import ClassVar, Protocol
+
+from kilonova.model.guest import GuestSpec
+from kilonova.rpc.client import Target
+
+
+class ComputeAPI(Protocol):
+    """Commands of one host. `epoch` is the task's: an agent refuses one older than it has seen for the server.
+
+    All are idempotent but `reboot`. Errors are those of `kilonova.virt.driver.VirtDriver`, and `StaleEpoch`.
+    """
+
+    topic: ClassVar[str] = "compute"
+    version: ClassVar[str] = "1.0"
+
+    async def spawn(self, guest: GuestSpec, *, epoch: int) -> None:
+        """Claim room locally and run the guest; returns when it runs."""
+        ...
+
+    async def destroy(self, server_id: str, *, epoch: int) -> None: ...
+
+    async def power_on(self, server_id: str, *, epoch: int) -> None: ...
+
+    async def power_off(self, server_id: str, *, epoch: int, grace_s: float = 60.0) -> None: ...
+
+    async def reboot(self, server_id: str, *, epoch: int, hard: bool, grace_s: float = 60.0) -> None: ...
+
+    async def console_log(self, server_id: str, *, max_bytes: int) -> str:
+        """The tail of the serial log, decoded with replacement characters."""
+        ...
+
+    async def ping(self) -> str:
+        """The host's name."""
+        ...
+
+
+class ComputeClient(ComputeAPI):
+    """Sends to ``compute.<host>``."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    async def spawn(self, guest: GuestSpec, *, epoch: int) -> None:
+        await self._target.call("spawn", guest=guest, epoch=epoch, deadline_s=600)
+
+    async def destroy(self, server_id: str, *, epoch: int) -> None:
+        await self._target.call("destroy", server_id=server_id, epoch=epoch, deadline_s=120)
+
+    async def power_on(self, server_id: str, *, epoch: int) -> None:
+        await self._target.call("power_on", server_id=server_id, epoch=epoch, deadline_s=120)
+
+    async def power_off(self, server_id: str, *, epoch: int, grace_s: float = 60.0) -> None:
+        await self._target.call(
+            "power_off", server_id=server_id, epoch=epoch, grace_s=grace_s, deadline_s=120 + grace_s
+        )
+
+    async def reboot(self, server_id: str, *, epoch: int, hard: bool, grace_s: float = 60.0) -> None:
+        await self._target.call(
+            "reboot", server_id=server_id, epoch=epoch, hard=hard, grace_s=grace_s, deadline_s=120 + grace_s
+        )
+
+    async def console_log(self, server_id: str, *, max_bytes: int) -> str:
+        text: str = await self._target.call(
+            "console_log", server_id=server_id, max_bytes=max_bytes, deadline_s=20
+        )
+        return text
+
+    async def ping(self) -> str:
+        name: str = await self._target.call("ping", deadline_s=5)
+        return name

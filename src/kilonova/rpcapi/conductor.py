@@ -1,0 +1,89 @@
+"""What agents report to the conductor, and what they ask it. The conductor is their only way to data.
+
+1.0  report_host, heartbeat, guests_of, networks_of, report_power_states, wake
+"""
+
+from typing import ClassVar, Protocol
+
+import msgspec
+
+from kilonova.model.guest import GuestRecord, GuestState
+from kilonova.model.host import HostReport
+from kilonova.rpc.client import Target
+from kilonova.rpcapi.network import HostNetworks
+
+
+class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`known` is false when the conductor has no such service; the agent then reports itself anew."""
+
+    version: str = "1.0"
+    known: bool
+
+
+class ConductorAPI(Protocol):
+    """Any conductor can answer."""
+
+    topic: ClassVar[str] = "conductor"
+    version: ClassVar[str] = "1.0"
+
+    async def wake(self) -> None:
+        """There may be due tasks. Only a hint."""
+        ...
+
+    async def heartbeat(self, service: str, host: str, *, agent_id: str) -> HeartbeatAnswer:
+        """`service` (``compute``, ``scheduler`` …) on `host` is alive. `agent_id` is the process's own uuid."""
+        ...
+
+    async def report_host(self, report: HostReport, *, agent_id: str) -> None:
+        """Record capacity and abilities of a host.
+
+        Raises:
+            Conflict: another live agent already owns this host name.
+        """
+        ...
+
+    async def guests_of(self, host: str) -> list[GuestRecord]:
+        """All servers that belong on `host` now."""
+        ...
+
+    async def networks_of(self, host: str) -> HostNetworks:
+        """All networks and ports that belong on `host` now."""
+        ...
+
+    async def report_power_states(self, host: str, guests: list[GuestState]) -> None:
+        """The guests that the hypervisor of `host` really has, all of them; absent means gone."""
+        ...
+
+
+class ConductorClient(ConductorAPI):
+    """Sends to ``conductor``."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    async def wake(self) -> None:
+        await self._target.cast("wake")
+
+    async def heartbeat(self, service: str, host: str, *, agent_id: str) -> HeartbeatAnswer:
+        answer: HeartbeatAnswer = await self._target.call(
+            "heartbeat", service=service, host=host, agent_id=agent_id, deadline_s=20, returns=HeartbeatAnswer
+        )
+        return answer
+
+    async def report_host(self, report: HostReport, *, agent_id: str) -> None:
+        await self._target.call("report_host", report=report, agent_id=agent_id, deadline_s=60)
+
+    async def guests_of(self, host: str) -> list[GuestRecord]:
+        records: list[GuestRecord] = await self._target.call(
+            "guests_of", host=host, deadline_s=60, returns=list[GuestRecord]
+        )
+        return records
+
+    async def networks_of(self, host: str) -> HostNetworks:
+        networks: HostNetworks = await self._target.call(
+            "networks_of", host=host, deadline_s=60, returns=HostNetworks
+        )
+        return networks
+
+    async def report_power_states(self, host: str, guests: list[GuestState]) -> None:
+        await self._target.call("report_power_states", host=host, guests=guests, deadline_s=60)

@@ -1,0 +1,43 @@
+"""How conductors ask for hosts.
+
+1.0  select, refresh
+"""
+
+from typing import ClassVar, Protocol
+
+from kilonova.model.request_spec import Choice, RequestSpec
+from kilonova.rpc.client import Target
+
+
+class SchedulerAPI(Protocol):
+    """Any scheduler can answer; none of them writes."""
+
+    topic: ClassVar[str] = "scheduler"
+    version: ClassVar[str] = "1.0"
+
+    async def select(self, spec: RequestSpec) -> list[Choice]:
+        """One ranked choice of hosts for each of `spec.server_ids`, in their order.
+
+        A choice without candidates means: no valid host; its explanation says why.
+        """
+        ...
+
+    async def refresh(self) -> None:
+        """Read the feed of host changes now. A hint, sent to all; losing it costs only freshness."""
+        ...
+
+
+class SchedulerClient(SchedulerAPI):
+    """Sends to ``scheduler``."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    async def select(self, spec: RequestSpec) -> list[Choice]:
+        choices: list[Choice] = await self._target.call(
+            "select", spec=spec, deadline_s=30, returns=list[Choice]
+        )
+        return choices
+
+    async def refresh(self) -> None:
+        await self._target.fanout("refresh")

@@ -1,0 +1,1 @@
+"""Hypervisors: the driver interface and its implementations. Drivers know no database and no queue."""
