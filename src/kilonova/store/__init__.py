@@ -1,0 +1,1 @@
+"""The database: tables, queries, transactions, migrations. The only room that speaks SQL."""

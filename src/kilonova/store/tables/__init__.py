@@ -1,0 +1,1 @@
+"""Every table, in two schemas: `GLOBAL` (one per cloud) and `CELL` (one per cell)."""
