@@ -40,9 +40,7 @@ def limits(tx: Tx, owner: str) -> dict[str, int]:
 
 def used(tx: Tx, owner: str) -> dict[str, int]:
     """What one project or user uses of each resource."""
-    rows = tx.execute(
-        sa.select(quota_usages.c.resource, quota_usages.c.used).where(quota_usages.c.owner == owner)
-    )
+    rows = tx.execute(sa.select(quota_usages.c.resource, quota_usages.c.used).where(quota_usages.c.owner == owner))
     return {resource: amount for resource, amount in rows}
 
 

@@ -1,0 +1,116 @@
+"""Taking and giving back the capacity of hosts. Nothing else writes `inventories.used`."""
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from kilonova.model.errors import ClaimLost
+from kilonova.store.queries import hosts
+from kilonova.store.tables.hosts import allocations, inventories
+from kilonova.store.transactions import Tx
+
+_inv = inventories.c
+_al = allocations.c
+
+
+def claim_first(
+    tx: Tx, *, server_id: str, candidates: Sequence[tuple[int, str]], amounts: Mapping[str, int]
+) -> tuple[int, str]:
+    """Claim on the first of `candidates` (pairs of host id and name) that still has room; which one it was.
+
+    A server that already holds a claim keeps it: claiming twice has the effect of once.
+
+    Raises:
+        ClaimLost: none of them has room any more.
+    """
+    held = {row.host_id for row in tx.execute(sa.select(_al.host_id).where(_al.server_id == server_id))}
+    for host_id, name in candidates:
+        if host_id in held:
+            return host_id, name
+    if held:
+        release(tx, server_id=server_id)
+    short = ""
+    for host_id, name in candidates:
+        lost = _try_claim(tx, server_id=server_id, host_id=host_id, amounts=amounts)
+        if lost is None:
+            hosts.touch(tx, [host_id])
+            return host_id, name
+        short = lost
+    raise ClaimLost(resource_class=short)
+
+
+def _try_claim(tx: Tx, *, server_id: str, host_id: int, amounts: Mapping[str, int]) -> str | None:
+    """Take all amounts of one host or none; the resource class that does not fit, or None.
+
+    One conditional UPDATE per resource class decides the race, in class order so that two claims cannot
+    lock each other out.
+    """
+    taken: dict[str, int] = {}
+    for resource_class, amount in sorted(amounts.items()):
+        took = tx.execute(
+            sa.update(inventories)
+            .where(_inv.host_id == host_id, _inv.resource_class == resource_class)
+            .where(_inv.used + amount <= (_inv.total - _inv.reserved) * _inv.allocation_ratio)
+            .values(used=_inv.used + amount)
+        )
+        if took.rowcount == 0:
+            _give_back(tx, host_id, taken)
+            return resource_class
+        taken[resource_class] = amount
+    if taken:
+        tx.execute(
+            sa.insert(allocations),
+            [
+                {"server_id": server_id, "host_id": host_id, "resource_class": name, "used": amount}
+                for name, amount in taken.items()
+            ],
+        )
+    return None
+
+
+def _give_back(tx: Tx, host_id: int, amounts: Mapping[str, int]) -> None:
+    for resource_class, amount in sorted(amounts.items()):
+        tx.execute(
+            sa.update(inventories)
+            .where(_inv.host_id == host_id, _inv.resource_class == resource_class)
+            .values(used=_inv.used - amount)
+        )
+
+
+def release(tx: Tx, *, server_id: str) -> None:
+    """Give back all that a server holds. Holding nothing is not an error."""
+    rows = tx.execute(sa.select(_al.host_id, _al.resource_class, _al.used).where(_al.server_id == server_id)).all()
+    if not rows:
+        return
+    tx.execute(sa.delete(allocations).where(_al.server_id == server_id))
+    by_host: dict[int, dict[str, int]] = {}
+    for host_id, resource_class, used in rows:
+        by_host.setdefault(host_id, {})[resource_class] = used
+    for host_id, amounts in sorted(by_host.items()):
+        _give_back(tx, host_id, amounts)
+    hosts.touch(tx, sorted(by_host))
+
+
+def of_server(tx: Tx, server_id: str) -> dict[int, dict[str, int]]:
+    """What a server holds: host id to resource class to amount."""
+    held: dict[int, dict[str, int]] = {}
+    for row in tx.execute(sa.select(allocations).where(_al.server_id == server_id)):
+        held.setdefault(row.host_id, {})[row.resource_class] = row.used
+    return held
+
+
+def drift(tx: Tx) -> list[tuple[int, str, int, int]]:
+    """Where `inventories.used` is not the sum of the allocations: (host id, class, used, sum). Always empty."""
+    total = sa.func.coalesce(sa.func.sum(_al.used), 0)
+    rows = tx.execute(
+        sa.select(_inv.host_id, _inv.resource_class, _inv.used, total.label("held"))
+        .select_from(
+            inventories.outerjoin(
+                allocations,
+                sa.and_(_al.host_id == _inv.host_id, _al.resource_class == _inv.resource_class),
+            )
+        )
+        .group_by(_inv.host_id, _inv.resource_class, _inv.used)
+        .having(_inv.used != total)
+    )
+    return [(row.host_id, row.resource_class, row.used, int(row.held)) for row in rows]

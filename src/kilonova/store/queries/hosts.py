@@ -1,0 +1,263 @@
+"""Hosts: what their agents report, and the feed of changes that schedulers read."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.model.errors import NotFound
+from kilonova.model.host import HostReport, HostState
+from kilonova.model.service import Hypervisor, Inventory, Service
+from kilonova.model.states import TaskState, VMState
+from kilonova.store.queries import services as service_queries
+from kilonova.store.tables.hosts import hosts, inventories, sequences, services
+from kilonova.store.tables.servers import servers
+from kilonova.store.transactions import Tx, insert_if_absent
+
+_h = hosts.c
+_inv = inventories.c
+_FEED = "hosts"
+
+BUSY = (TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.SPAWNING)
+"""Task states that mean disk-heavy work on the host, besides vm_state ``building``."""
+
+
+def _next_seq(tx: Tx) -> int:
+    if tx.execute(
+        sa.update(sequences).where(sequences.c.name == _FEED).values(value=sequences.c.value + 1)
+    ).rowcount == 0 and not insert_if_absent(tx, sequences, {"name": _FEED, "value": 1}):
+        return _next_seq(tx)
+    return int(tx.execute(sa.select(sequences.c.value).where(sequences.c.name == _FEED)).scalar_one())
+
+
+def touch(tx: Tx, host_ids: Sequence[int]) -> None:
+    """Put hosts at the end of the feed: something that schedulers see has changed."""
+    if host_ids:
+        tx.execute(sa.update(hosts).where(_h.id.in_(host_ids)).values(seq=_next_seq(tx)))
+
+
+def touch_by_name(tx: Tx, names: Sequence[str]) -> None:
+    """As `touch`, by host name."""
+    if names:
+        tx.execute(sa.update(hosts).where(_h.name.in_(names)).values(seq=_next_seq(tx)))
+
+
+def record_report(
+    tx: Tx,
+    report: HostReport,
+    *,
+    uuid: str,
+    ratios: Mapping[str, float],
+    at: datetime,
+) -> bool:
+    """Write what an agent says of its host, and its totals; whether schedulers need to know.
+
+    `ratios` are allocation ratios by resource class for a host seen for the first time; later they are an
+    operator's to change. `used` is never touched.
+    """
+    body = msgspec.to_builtins(report)
+    row = tx.execute(sa.select(_h.id, _h.report, _h.deleted).where(_h.name == report.host)).first()
+    if row is None:
+        tx.execute(
+            sa.insert(hosts).values(
+                uuid=uuid,
+                name=report.host,
+                seq=_next_seq(tx),
+                report=body,
+                failed_builds=0,
+                deleted=False,
+                created_at=at,
+                updated_at=at,
+            )
+        )
+        host_id = tx.execute(sa.select(_h.id).where(_h.name == report.host)).scalar_one()
+        changed = True
+    else:
+        host_id = row.id
+        changed = row.deleted or _for_scheduling(row.report) != _for_scheduling(body)
+        tx.execute(sa.update(hosts).where(_h.id == host_id).values(report=body, deleted=False, updated_at=at))
+    totals = {
+        "VCPU": (report.vcpus, report.reserved_vcpus),
+        "MEMORY_MB": (report.memory_mib, report.reserved_memory_mib),
+        "DISK_GB": (report.disk_gib, report.reserved_disk_gib),
+    }
+    known = {
+        r.resource_class: (r.total, r.reserved)
+        for r in tx.execute(sa.select(_inv.resource_class, _inv.total, _inv.reserved).where(_inv.host_id == host_id))
+    }
+    for resource_class, (total, reserved) in totals.items():
+        if resource_class not in known:
+            tx.execute(
+                sa.insert(inventories).values(
+                    host_id=host_id,
+                    resource_class=resource_class,
+                    total=total,
+                    reserved=reserved,
+                    allocation_ratio=ratios[resource_class],
+                    used=0,
+                )
+            )
+            changed = True
+        elif known[resource_class] != (total, reserved):
+            tx.execute(
+                sa.update(inventories)
+                .where(_inv.host_id == host_id, _inv.resource_class == resource_class)
+                .values(total=total, reserved=reserved)
+            )
+            changed = True
+    if changed:
+        touch(tx, [host_id])
+    return changed
+
+
+_VOLATILE = {"vcpus_used", "memory_used_mib", "disk_used_gib", "running_vms", "uptime"}
+
+
+def _for_scheduling(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in report.items() if key not in _VOLATILE}
+
+
+def count_build(tx: Tx, host: str, *, failed: bool) -> None:
+    """Count a build that failed on a host; one that went well sets the count back to zero."""
+    if failed:
+        tx.execute(
+            sa.update(hosts).where(_h.name == host).values(failed_builds=_h.failed_builds + 1, seq=_next_seq(tx))
+        )
+    else:
+        tx.execute(sa.update(hosts).where(_h.name == host, _h.failed_builds > 0).values(failed_builds=0))
+
+
+def last_seq(tx: Tx) -> int:
+    """Where the feed ends now. Cheap: schedulers ask before each decision."""
+    value = tx.execute(sa.select(sequences.c.value).where(sequences.c.name == _FEED)).scalar()
+    return int(value or 0)
+
+
+def changes_since(tx: Tx, seq: int) -> list[HostState]:
+    """Hosts that changed after `seq`, oldest change first: four statements for any number of hosts."""
+    changed = tx.execute(
+        sa.select(
+            hosts,
+            services.c.disabled,
+            services.c.is_up,
+            services.c.forced_down,
+        )
+        .select_from(hosts.outerjoin(services, sa.and_(services.c.host == _h.name, services.c.service == "compute")))
+        .where(_h.seq > seq)
+        .order_by(_h.seq)
+    ).all()
+    if not changed:
+        return []
+    everything = seq == 0 or len(changed) > 500  # a long IN list is slower than the whole table
+    of_hosts = sa.select(inventories)
+    counts = (
+        sa.select(
+            servers.c.host,
+            sa.func.count().label("servers"),
+            sa.func.sum(
+                sa.case((sa.or_(servers.c.vm_state == VMState.BUILDING, servers.c.task_state.in_(BUSY)), 1), else_=0)
+            ).label("busy"),
+        )
+        .where(servers.c.deleted_at.is_(None), servers.c.host.is_not(None))
+        .group_by(servers.c.host)
+    )
+    if not everything:
+        of_hosts = of_hosts.where(_inv.host_id.in_([row.id for row in changed]))
+        counts = counts.where(servers.c.host.in_([row.name for row in changed]))
+    inventory: dict[int, dict[str, Any]] = {}
+    for row in tx.execute(of_hosts):
+        inventory.setdefault(row.host_id, {})[row.resource_class] = row
+    counted = {row.host: (row.servers, int(row.busy or 0)) for row in tx.execute(counts)}
+    return [_state(row, inventory.get(row.id, {}), counted.get(row.name, (0, 0))) for row in changed]
+
+
+def _state(row: Any, inventory: Mapping[str, Any], counts: tuple[int, int]) -> HostState:
+    report = row.report
+    columns: dict[str, Any] = {}
+    for resource_class, total, prefix in (
+        ("VCPU", "vcpus", "vcpus"),
+        ("MEMORY_MB", "memory_mib", "memory"),
+        ("DISK_GB", "disk_gib", "disk"),
+    ):
+        unit = total.removeprefix(prefix)
+        line = inventory.get(resource_class)
+        columns[total] = line.total if line else 0
+        columns[f"{prefix}_reserved{unit}"] = line.reserved if line else 0
+        columns[f"{prefix}_ratio"] = line.allocation_ratio if line else 1.0
+        columns[f"{prefix}_used{unit}"] = line.used if line else 0
+    return HostState(
+        seq=row.seq,
+        id=row.id,
+        uuid=row.uuid,
+        name=row.name,
+        is_enabled=not row.disabled,
+        is_up=bool(row.is_up) and not row.forced_down,
+        deleted=row.deleted,
+        num_instances=counts[0],
+        io_ops=counts[1],
+        failed_builds=row.failed_builds,
+        arch=report.get("arch", ""),
+        hypervisor_type=report.get("hypervisor_type", ""),
+        hypervisor_version=report.get("hypervisor_version", 0),
+        vm_mode=report.get("vm_mode", ""),
+        supported_instances=tuple(tuple(t) for t in report.get("supported_instances", ())),
+        capabilities=report.get("capabilities", {}),
+        traits=tuple(report.get("traits", ())),
+        host_ip=report.get("host_ip", ""),
+        **columns,
+    )
+
+
+def hypervisors(tx: Tx, *, name_like: str | None = None, uuid: str | None = None) -> list[Hypervisor]:
+    """Hosts for operators, by id: with report, service, inventories and the number of servers."""
+    query = sa.select(hosts).where(_h.deleted.is_(False)).order_by(_h.id)
+    if uuid is not None:
+        query = query.where(_h.uuid == uuid)
+    if name_like is not None:
+        query = query.where(_h.name.contains(name_like, autoescape=True))
+    rows = tx.execute(query).all()
+    service_of: dict[str, Service] = {s.host: s for s in service_queries.list_all(tx, service="compute")}
+    inventory: dict[int, dict[str, Inventory]] = {}
+    for line in tx.execute(sa.select(inventories)):
+        inventory.setdefault(line.host_id, {})[line.resource_class] = Inventory(
+            resource_class=line.resource_class,
+            total=line.total,
+            reserved=line.reserved,
+            allocation_ratio=line.allocation_ratio,
+            used=line.used,
+        )
+    counts = {
+        row.host: row.n
+        for row in tx.execute(
+            sa.select(servers.c.host, sa.func.count().label("n"))
+            .where(servers.c.deleted_at.is_(None), servers.c.host.is_not(None))
+            .group_by(servers.c.host)
+        )
+    }
+    return [
+        Hypervisor(
+            id=row.id,
+            uuid=row.uuid,
+            name=row.name,
+            report=msgspec.convert(row.report, HostReport),
+            service=service_of[row.name],
+            inventories=inventory.get(row.id, {}),
+            servers=counts.get(row.name, 0),
+        )
+        for row in rows
+        if row.name in service_of
+    ]
+
+
+def id_of(tx: Tx, name: str) -> int:
+    """A host's id.
+
+    Raises:
+        NotFound
+    """
+    host_id = tx.execute(sa.select(_h.id).where(_h.name == name, _h.deleted.is_(False))).scalar()
+    if host_id is None:
+        raise NotFound(kind="Host", id=name)
+    return int(host_id)

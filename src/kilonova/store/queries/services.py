@@ -1,0 +1,148 @@
+"""Services: who is alive, who is disabled."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.model.errors import Conflict, NotFound
+from kilonova.model.service import Service
+from kilonova.store.tables.hosts import services
+from kilonova.store.transactions import Tx
+
+_c = services.c
+
+
+def _service(row: Any) -> Service:
+    return Service(
+        id=row.id,
+        uuid=row.uuid,
+        service=row.service,
+        host=row.host,
+        is_up=row.is_up and not row.forced_down,
+        state_since=row.state_since,
+        disabled=row.disabled,
+        disabled_reason=row.disabled_reason,
+        forced_down=row.forced_down,
+        last_seen_at=row.last_seen_at,
+        updated_at=row.updated_at,
+    )
+
+
+def register(
+    tx: Tx, *, service: str, host: str, agent_id: str, uuid: str, at: datetime, owner_is_dead: bool = False
+) -> bool:
+    """A process says that it is `service` on `host`; whether the service came up by it.
+
+    Args:
+        owner_is_dead: the caller knows that the process that owned the name is gone.
+
+    Raises:
+        Conflict: another process that is alive owns that name.
+    """
+    row = tx.execute(sa.select(services).where(_c.service == service, _c.host == host)).first()
+    if row is None:
+        tx.execute(
+            sa.insert(services).values(
+                uuid=uuid,
+                service=service,
+                host=host,
+                agent_id=agent_id,
+                is_up=True,
+                state_since=at,
+                disabled=False,
+                forced_down=False,
+                last_seen_at=at,
+                created_at=at,
+                updated_at=at,
+            )
+        )
+        return True
+    if row.agent_id != agent_id and row.is_up and not owner_is_dead:
+        raise Conflict(
+            f"Another {service} service runs on {host} since {row.state_since:%Y-%m-%d %H:%M:%S}. "
+            "Stop it, or give this one another host name."
+        )
+    tx.execute(
+        sa.update(services)
+        .where(_c.id == row.id)
+        .values(
+            agent_id=agent_id,
+            is_up=True,
+            state_since=row.state_since if row.is_up else at,
+            last_seen_at=at,
+        )
+    )
+    return not row.is_up
+
+
+def known(tx: Tx) -> dict[tuple[str, str], tuple[str, bool]]:
+    """Every (service, host) with its owner and whether it is up."""
+    rows = tx.execute(sa.select(_c.service, _c.host, _c.agent_id, _c.is_up))
+    return {(row.service, row.host): (row.agent_id, row.is_up) for row in rows}
+
+
+def seen(tx: Tx, when: Mapping[tuple[str, str], datetime]) -> None:
+    """Record many heartbeats at once: (service, host) to the time of the last."""
+    if when:
+        tx.execute(
+            sa.update(services)
+            .where(_c.service == sa.bindparam("s"), _c.host == sa.bindparam("h"))
+            .values(last_seen_at=sa.bindparam("t", type_=_c.last_seen_at.type)),
+            [{"s": service, "h": host, "t": at} for (service, host), at in sorted(when.items())],
+        )
+
+
+def mark(tx: Tx, names: Sequence[tuple[str, str]], *, is_up: bool, at: datetime) -> None:
+    """Services went down, or came up again."""
+    if names:
+        tx.execute(
+            sa.update(services)
+            .where(_c.service == sa.bindparam("s"), _c.host == sa.bindparam("h"))
+            .values(is_up=is_up, state_since=at),
+            [{"s": service, "h": host} for service, host in names],
+        )
+
+
+def silent(tx: Tx, *, before: datetime) -> list[tuple[str, str]]:
+    """Services that count as up and were last seen before `before`."""
+    rows = tx.execute(sa.select(_c.service, _c.host).where(_c.is_up, _c.last_seen_at < before))
+    return [(row.service, row.host) for row in rows]
+
+
+def list_all(tx: Tx, *, service: str | None = None, host: str | None = None) -> list[Service]:
+    """Services by id."""
+    query = sa.select(services).order_by(_c.id)
+    if service is not None:
+        query = query.where(_c.service == service)
+    if host is not None:
+        query = query.where(_c.host == host)
+    return [_service(row) for row in tx.execute(query)]
+
+
+def get(tx: Tx, uuid: str) -> Service:
+    """One service.
+
+    Raises:
+        NotFound
+    """
+    row = tx.execute(sa.select(services).where(_c.uuid == uuid)).first()
+    if row is None:
+        raise NotFound(kind="Service", id=uuid)
+    return _service(row)
+
+
+def change(tx: Tx, uuid: str, *, at: datetime, **values: Any) -> Service:
+    """Set `disabled`, `disabled_reason`, `forced_down`.
+
+    Raises:
+        NotFound
+    """
+    tx.execute(sa.update(services).where(_c.uuid == uuid).values(updated_at=at, **values))
+    return get(tx, uuid)
+
+
+def delete(tx: Tx, uuid: str) -> None:
+    """Forget a service."""
+    tx.execute(sa.delete(services).where(_c.uuid == uuid))

@@ -1,0 +1,243 @@
+"""Task rows: insert, lease, renew, commit a step, end. Knows nothing of what tasks do.
+
+A *subject* (a server's id) has at most one live task. Its epoch grows with every lease, so that whoever
+worked on it before can be told from whoever works on it now, here and on the agents.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.model.errors import Busy
+from kilonova.model.task import Failure, StepRecord, Task
+from kilonova.store.tables.tasks import task_steps, task_subjects, tasks
+from kilonova.store.transactions import Tx, insert_if_absent
+
+_t = tasks.c
+_s = task_subjects.c
+
+
+class LeaseLost(Exception):
+    """Another worker, or a task that superseded this one, has the subject now. Nothing was written."""
+
+
+def insert(
+    tx: Tx,
+    *,
+    task_id: str,
+    kind: str,
+    subject: str,
+    payload: Mapping[str, Any],
+    request_id: str,
+    at: datetime,
+    supersede: bool = False,
+) -> None:
+    """Record a task that is due now.
+
+    Args:
+        supersede: end the subject's live task, if any, in favour of this one.
+
+    Raises:
+        Busy: the subject has a live task.
+    """
+    claim = sa.update(task_subjects).where(_s.subject == subject)
+    if supersede:
+        # Whoever works on the old task learns by the epoch that it has lost.
+        current = tx.execute(sa.select(_s.live_task).where(_s.subject == subject)).scalar()
+        if current is not None:
+            _end(tx, current, outcome="superseded", at=at)
+    else:
+        claim = claim.where(_s.live_task.is_(None))
+    if tx.execute(claim.values(live_task=task_id, epoch=_s.epoch + 1)).rowcount == 0 and not insert_if_absent(
+        tx, task_subjects, {"subject": subject, "epoch": 1, "live_task": task_id}
+    ):
+        raise Busy(subject=subject)
+    tx.execute(
+        sa.insert(tasks).values(
+            id=task_id,
+            kind=kind,
+            subject=subject,
+            step=0,
+            undoing=False,
+            payload=dict(payload),
+            failure=None,
+            attempt=1,
+            tries=0,
+            epoch=0,
+            due_at=at,
+            request_id=request_id,
+            created_at=at,
+        )
+    )
+
+
+def lease_due(tx: Tx, *, owner: str, now: datetime, until: datetime, limit: int, kinds: Collection[str]) -> list[Task]:
+    """Lease up to `limit` tasks that are due and in nobody's hands, oldest first."""
+    free = sa.or_(_t.lease_until.is_(None), _t.lease_until < now)
+    ids = [
+        row.id
+        for row in tx.execute(
+            sa.select(_t.id)
+            .where(_t.outcome.is_(None), _t.due_at <= now, free, _t.kind.in_(kinds))
+            .order_by(_t.due_at)
+            .limit(limit)
+        )
+    ]
+    if not ids:
+        return []
+    subjects = sa.select(_t.subject).where(_t.id.in_(ids))
+    tx.execute(sa.update(task_subjects).where(_s.subject.in_(subjects)).values(epoch=_s.epoch + 1))
+    epoch = sa.select(_s.epoch).where(_s.subject == _t.subject).scalar_subquery()
+    tx.execute(
+        sa.update(tasks)
+        .where(_t.id.in_(ids), _t.outcome.is_(None), free)
+        .values(lease_owner=owner, lease_until=until, epoch=epoch)
+    )
+    rows = tx.execute(
+        sa.select(
+            _t.id, _t.kind, _t.subject, _t.step, _t.undoing, _t.payload, _t.failure, _t.attempt, _t.tries,
+            _t.epoch, _t.request_id,
+        )
+        .where(_t.id.in_(ids), _t.lease_owner == owner, _t.lease_until == until)
+        .order_by(_t.due_at)
+    )  # fmt: skip
+    return [_task(row) for row in rows]
+
+
+def _task(row: Any) -> Task:
+    return Task(
+        id=row.id,
+        kind=row.kind,
+        subject=row.subject,
+        step=row.step,
+        undoing=row.undoing,
+        payload=row.payload,
+        failure=None if row.failure is None else msgspec.convert(row.failure, Failure),
+        attempt=row.attempt,
+        tries=row.tries,
+        epoch=row.epoch,
+        request_id=row.request_id,
+    )
+
+
+def renew(tx: Tx, *, owner: str, until: datetime) -> set[str]:
+    """Prolong every lease of `owner`; the ids of the tasks that are still its own."""
+    mine = sa.and_(_t.lease_owner == owner, _t.outcome.is_(None))
+    tx.execute(sa.update(tasks).where(mine).values(lease_until=until))
+    return {row.id for row in tx.execute(sa.select(_t.id).where(mine))}
+
+
+def release_leases(tx: Tx) -> int:
+    """Free every lease. Only for a process that knows that no other worker lives (one process, one database)."""
+    return tx.execute(
+        sa.update(tasks)
+        .where(_t.outcome.is_(None), _t.lease_owner.is_not(None))
+        .values(lease_owner=None, lease_until=None)
+    ).rowcount
+
+
+def advance(
+    tx: Tx,
+    task: Task,
+    *,
+    step: int,
+    undoing: bool,
+    payload: Mapping[str, Any],
+    attempt: int,
+    tries: int = 0,
+    failure: Failure | None = None,
+    due_at: datetime | None = None,
+) -> None:
+    """Move a task on. With `due_at` it is put back until then, in nobody's hands.
+
+    Raises:
+        LeaseLost
+    """
+    values: dict[str, Any] = {
+        "step": step,
+        "undoing": undoing,
+        "payload": dict(payload),
+        "attempt": attempt,
+        "tries": tries,
+        "failure": None if failure is None else msgspec.to_builtins(failure),
+    }
+    if due_at is not None:
+        values |= {"due_at": due_at, "lease_owner": None, "lease_until": None}
+    _guarded(tx, task, values)
+
+
+def finish(tx: Tx, task: Task, *, outcome: str, at: datetime) -> None:
+    """End a task; its subject is free for the next.
+
+    Raises:
+        LeaseLost
+    """
+    _guarded(
+        tx,
+        task,
+        {"outcome": outcome, "finished_at": at, "payload": {}, "lease_owner": None, "lease_until": None},
+    )
+    tx.execute(
+        sa.update(task_subjects).where(_s.subject == task.subject, _s.live_task == task.id).values(live_task=None)
+    )
+
+
+def _guarded(tx: Tx, task: Task, values: Mapping[str, Any]) -> None:
+    moved = tx.execute(
+        sa.update(tasks)
+        .where(_t.id == task.id, _t.epoch == task.epoch, _t.outcome.is_(None), _t.lease_owner.is_not(None))
+        .values(**values)
+    )
+    if moved.rowcount == 0:
+        raise LeaseLost(task.id)
+
+
+def _end(tx: Tx, task_id: str, *, outcome: str, at: datetime) -> None:
+    tx.execute(
+        sa.update(tasks)
+        .where(_t.id == task_id, _t.outcome.is_(None))
+        .values(outcome=outcome, finished_at=at, payload={}, lease_owner=None, lease_until=None)
+    )
+
+
+def record_step(tx: Tx, record: StepRecord) -> None:
+    """Write one line of a task's log."""
+    tx.execute(sa.insert(task_steps).values(**msgspec.structs.asdict(record)))
+
+
+def steps_of(tx: Tx, task_ids: Sequence[str]) -> dict[str, list[StepRecord]]:
+    """The logs of some tasks, each in order."""
+    logs: dict[str, list[StepRecord]] = {task_id: [] for task_id in task_ids}
+    rows = tx.execute(sa.select(task_steps).where(task_steps.c.task_id.in_(task_ids)).order_by(task_steps.c.id))
+    for row in rows:
+        values = dict(row._mapping)
+        del values["id"]
+        logs[row.task_id].append(StepRecord(**values))
+    return logs
+
+
+def live_count(tx: Tx) -> int:
+    """How many tasks are under way or due."""
+    return int(tx.execute(sa.select(sa.func.count()).where(_t.outcome.is_(None))).scalar_one())
+
+
+def has_due(tx: Tx, *, now: datetime, kinds: Collection[str]) -> bool:
+    """Whether `lease_due` would find something."""
+    free = sa.or_(_t.lease_until.is_(None), _t.lease_until < now)
+    due = sa.select(_t.id).where(_t.outcome.is_(None), _t.due_at <= now, free, _t.kind.in_(kinds)).limit(1)
+    return tx.execute(due).first() is not None
+
+
+def prune(tx: Tx, *, before: datetime, limit: int = 500) -> int:
+    """Forget tasks that ended before `before`, with their logs; how many."""
+    ids = [
+        row.id
+        for row in tx.execute(sa.select(_t.id).where(_t.finished_at < before).order_by(_t.finished_at).limit(limit))
+    ]
+    if ids:
+        tx.execute(sa.delete(task_steps).where(task_steps.c.task_id.in_(ids)))
+        tx.execute(sa.delete(tasks).where(_t.id.in_(ids)))
+    return len(ids)

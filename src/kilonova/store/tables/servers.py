@@ -1,0 +1,95 @@
+"""Servers and what is told of them: actions, faults, scheduling decisions."""
+
+import sqlalchemy as sa
+
+from kilonova.store.tables.base import CELL, Json, Serial, Timestamp, Uuid
+
+servers = sa.Table(
+    "servers",
+    CELL,
+    sa.Column("number", Serial, primary_key=True, comment="makes the hypervisor's name of the guest"),
+    sa.Column("id", Uuid, nullable=False, unique=True),
+    sa.Column("project_id", sa.String(64), nullable=False),
+    sa.Column("user_id", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("hostname", sa.String(255), nullable=False),
+    sa.Column("description", sa.String(255), nullable=True),
+    sa.Column("vm_state", sa.String(32), nullable=False),
+    sa.Column("task_state", sa.String(32), nullable=True),
+    sa.Column("power_state", sa.Integer, nullable=False, default=0),
+    sa.Column("host", sa.String(255), nullable=True),
+    sa.Column("availability_zone", sa.String(255), nullable=True),
+    sa.Column("image_id", sa.String(36), nullable=False, default=""),
+    sa.Column("flavor", Json, nullable=False, comment="as it was when the server was made"),
+    sa.Column("key_name", sa.String(255), nullable=True),
+    sa.Column("key_data", sa.Text, nullable=True),
+    sa.Column("user_data", sa.Text, nullable=True, comment="base64, as the user sent it"),
+    sa.Column("config_drive", sa.Boolean, nullable=False, default=False),
+    sa.Column("metadata", Json, nullable=False),
+    sa.Column("tags", Json, nullable=False),
+    sa.Column(
+        "request",
+        Json,
+        nullable=False,
+        comment="what else was asked: networks, hints, zone, image properties",
+    ),
+    sa.Column("reservation_id", sa.String(64), nullable=False, default=""),
+    sa.Column("launch_index", sa.Integer, nullable=False, default=0),
+    sa.Column("access_ipv4", sa.String(64), nullable=False, default=""),
+    sa.Column("access_ipv6", sa.String(64), nullable=False, default=""),
+    sa.Column("disk_config", sa.String(16), nullable=False, default="MANUAL"),
+    sa.Column("locked", sa.Boolean, nullable=False, default=False),
+    sa.Column("progress", sa.Integer, nullable=False, default=0),
+    sa.Column("created_at", Timestamp, nullable=False),
+    sa.Column("updated_at", Timestamp, nullable=False),
+    sa.Column("launched_at", Timestamp, nullable=True),
+    sa.Column("terminated_at", Timestamp, nullable=True),
+    sa.Column("deleted_at", Timestamp, nullable=True),
+    sa.Index("servers_project", "project_id", "created_at", "number"),
+    sa.Index("servers_created", "created_at", "number"),
+    sa.Index("servers_host", "host", "deleted_at"),
+    sa.Index("servers_changed", "updated_at"),
+)
+
+server_faults = sa.Table(
+    "server_faults",
+    CELL,
+    sa.Column("id", Serial, primary_key=True),
+    sa.Column("server_id", Uuid, nullable=False),
+    sa.Column("code", sa.Integer, nullable=False),
+    sa.Column("message", sa.String(512), nullable=False),
+    sa.Column("details", sa.Text, nullable=False, comment="step, host and cause; for administrators"),
+    sa.Column("created_at", Timestamp, nullable=False),
+    sa.Index("server_faults_server", "server_id", "id"),
+)
+
+server_actions = sa.Table(
+    "server_actions",
+    CELL,
+    sa.Column("id", Serial, primary_key=True),
+    sa.Column("server_id", Uuid, nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("request_id", sa.String(64), nullable=False),
+    sa.Column("user_id", sa.String(64), nullable=False),
+    sa.Column("project_id", sa.String(64), nullable=False),
+    sa.Column("task_id", Uuid, nullable=True, comment="its steps are the action's events"),
+    sa.Column("message", sa.String(512), nullable=True),
+    sa.Column("started_at", Timestamp, nullable=False),
+    sa.Column("updated_at", Timestamp, nullable=False),
+    sa.Index("server_actions_server", "server_id", "started_at", "id"),
+    sa.Index("server_actions_task", "task_id"),
+)
+
+decisions = sa.Table(
+    "decisions",
+    CELL,
+    sa.Column("id", Serial, primary_key=True),
+    sa.Column("server_id", Uuid, nullable=False),
+    sa.Column("request_id", sa.String(64), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("host", sa.String(255), nullable=True, comment="where it was claimed; null: nowhere"),
+    sa.Column("explanation", Json, nullable=False),
+    sa.Column("created_at", Timestamp, nullable=False),
+    sa.Index("decisions_server", "server_id", "id"),
+    sa.Index("decisions_created", "created_at"),
+)
