@@ -345,6 +345,7 @@ class NoValidHost(CloudError):
 
     detail: str
     reasons: dict[str, int] = dataclasses.field(default_factory=dict)
+    explanation: dict[str, Any] = dataclasses.field(default_factory=dict)
     status = 503
     code = "scheduler.no_valid_host"
     remedy = "Ask for less, ask for another zone, or have an administrator add hosts."
@@ -367,6 +368,20 @@ class UnknownMethod(CloudError):
     @property
     def message(self) -> str:
         return f"{self.topic} has no method {self.method}."
+
+
+@dataclass(eq=False)
+class BadArguments(CloudError):
+    """The arguments of a message do not fit its method. `detail` names the argument."""
+
+    topic: str
+    method: str
+    detail: str
+    code = "rpc.bad_arguments"
+
+    @property
+    def message(self) -> str:
+        return f"{self.topic}.{self.method} cannot be called so: {self.detail}"
 
 
 @dataclass(eq=False)
