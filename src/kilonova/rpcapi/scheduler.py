@@ -14,6 +14,7 @@ class SchedulerAPI(Protocol):
 
     topic: ClassVar[str] = "scheduler"
     version: ClassVar[str] = "1.0"
+    quiet: ClassVar[frozenset[str]] = frozenset({"refresh"})
 
     async def select(self, spec: RequestSpec) -> list[Choice]:
         """One ranked choice of hosts for each of `spec.server_ids`, in their order.
@@ -34,9 +35,7 @@ class SchedulerClient(SchedulerAPI):
         self._target = target
 
     async def select(self, spec: RequestSpec) -> list[Choice]:
-        choices: list[Choice] = await self._target.call(
-            "select", spec=spec, deadline_s=30, returns=list[Choice]
-        )
+        choices: list[Choice] = await self._target.call("select", spec=spec, deadline_s=30, returns=list[Choice])
         return choices
 
     async def refresh(self) -> None:
