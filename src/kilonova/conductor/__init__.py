@@ -1,0 +1,1 @@
+"""Runs tasks by steps, answers agents, keeps the record of who is alive."""

@@ -1,5 +1,7 @@
 """What an agent needs to know to make one server run: plain, complete, versioned, without the database."""
 
+from datetime import datetime
+
 import msgspec
 
 from kilonova.model.states import PowerState
@@ -90,11 +92,24 @@ class GuestRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     server_id: str
     epoch: int
+    """The highest that any task has had for the server."""
+    as_of: datetime
+    """When the record last changed: comes back with what the agent observes, and tells whether it is still so."""
     vm_state: str
     task_state: str | None
+    power_state: PowerState
     vcpus: int
     memory_mib: int
     root_gib: int
+
+
+class PowerObservation(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that its hypervisor shows otherwise than the conductor's record of `as_of` says."""
+
+    server_id: str
+    as_of: datetime
+    power_state: PowerState
+    """NOSTATE: the guest is gone."""
 
 
 class GuestState(msgspec.Struct, frozen=True, kw_only=True):

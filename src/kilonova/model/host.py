@@ -33,6 +33,10 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     reserved_vcpus: int = 0
     reserved_memory_mib: int = 0
     reserved_disk_gib: int = 0
+    vcpus_ratio: float = 4.0
+    memory_ratio: float = 1.0
+    disk_ratio: float = 1.0
+    """Allocation ratios for a host that is seen for the first time; later they are set through the API."""
     vcpus_used: int = 0
     memory_used_mib: int = 0
     disk_used_gib: int = 0

@@ -17,6 +17,8 @@ class ComputeAPI(Protocol):
 
     topic: ClassVar[str] = "compute"
     version: ClassVar[str] = "1.0"
+    quiet: ClassVar[frozenset[str]] = frozenset({"ping"})
+    quiet: ClassVar[frozenset[str]] = frozenset({"ping"})
 
     async def spawn(self, guest: GuestSpec, *, epoch: int) -> None:
         """Claim room locally and run the guest; returns when it runs."""
@@ -65,9 +67,7 @@ class ComputeClient(ComputeAPI):
         )
 
     async def console_log(self, server_id: str, *, max_bytes: int) -> str:
-        text: str = await self._target.call(
-            "console_log", server_id=server_id, max_bytes=max_bytes, deadline_s=20
-        )
+        text: str = await self._target.call("console_log", server_id=server_id, max_bytes=max_bytes, deadline_s=20)
         return text
 
     async def ping(self) -> str:

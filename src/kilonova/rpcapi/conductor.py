@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
-from kilonova.model.guest import GuestRecord, GuestState
+from kilonova.model.guest import GuestRecord, PowerObservation
 from kilonova.model.host import HostReport
 from kilonova.rpc.client import Target
 from kilonova.rpcapi.network import HostNetworks
@@ -25,6 +25,12 @@ class ConductorAPI(Protocol):
 
     topic: ClassVar[str] = "conductor"
     version: ClassVar[str] = "1.0"
+    quiet: ClassVar[frozenset[str]] = frozenset(
+        {"heartbeat", "wake", "report_host", "report_power_states", "guests_of", "networks_of"}
+    )
+    quiet: ClassVar[frozenset[str]] = frozenset(
+        {"wake", "heartbeat", "report_host", "guests_of", "networks_of", "report_power_states"}
+    )
 
     async def wake(self) -> None:
         """There may be due tasks. Only a hint."""
@@ -50,8 +56,8 @@ class ConductorAPI(Protocol):
         """All networks and ports that belong on `host` now."""
         ...
 
-    async def report_power_states(self, host: str, guests: list[GuestState]) -> None:
-        """The guests that the hypervisor of `host` really has, all of them; absent means gone."""
+    async def report_power_states(self, host: str, observed: list[PowerObservation]) -> None:
+        """Guests at rest that the hypervisor of `host` shows otherwise than their records say."""
         ...
 
 
@@ -80,10 +86,8 @@ class ConductorClient(ConductorAPI):
         return records
 
     async def networks_of(self, host: str) -> HostNetworks:
-        networks: HostNetworks = await self._target.call(
-            "networks_of", host=host, deadline_s=60, returns=HostNetworks
-        )
+        networks: HostNetworks = await self._target.call("networks_of", host=host, deadline_s=60, returns=HostNetworks)
         return networks
 
-    async def report_power_states(self, host: str, guests: list[GuestState]) -> None:
-        await self._target.call("report_power_states", host=host, guests=guests, deadline_s=60)
+    async def report_power_states(self, host: str, observed: list[PowerObservation]) -> None:
+        await self._target.call("report_power_states", host=host, observed=observed, deadline_s=60)

@@ -63,9 +63,7 @@ class NetworkAPI(Protocol):
     topic: ClassVar[str] = "network"
     version: ClassVar[str] = "1.0"
 
-    async def plug(
-        self, server_id: str, networks: list[NetworkPlan], ports: list[PortPlan], *, epoch: int
-    ) -> None:
+    async def plug(self, server_id: str, networks: list[NetworkPlan], ports: list[PortPlan], *, epoch: int) -> None:
         """After it: each bridge is up, DHCP knows each port, and anti-spoofing rules stand for each tap,
         before the tap exists."""
         ...
@@ -81,12 +79,8 @@ class NetworkClient(NetworkAPI):
     def __init__(self, target: Target) -> None:
         self._target = target
 
-    async def plug(
-        self, server_id: str, networks: list[NetworkPlan], ports: list[PortPlan], *, epoch: int
-    ) -> None:
-        await self._target.call(
-            "plug", server_id=server_id, networks=networks, ports=ports, epoch=epoch, deadline_s=60
-        )
+    async def plug(self, server_id: str, networks: list[NetworkPlan], ports: list[PortPlan], *, epoch: int) -> None:
+        await self._target.call("plug", server_id=server_id, networks=networks, ports=ports, epoch=epoch, deadline_s=60)
 
     async def unplug(self, server_id: str, *, epoch: int) -> None:
         await self._target.call("unplug", server_id=server_id, epoch=epoch, deadline_s=60)

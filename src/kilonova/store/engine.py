@@ -125,24 +125,25 @@ class Store:
         """
         work = _bound(fn, args, kwargs)
         if self._inline:
-            return self._alone(work, begin="BEGIN IMMEDIATE")  # type: ignore[no-any-return]
+            return self._alone(work, begin="BEGIN IMMEDIATE")
         if self._writers is not None:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._writers, self._alone, work)  # type: ignore[no-any-return]
+            return await loop.run_in_executor(self._writers, self._alone, work)
         waiting = _Waiting(work, Future())
         self._queue.put(waiting)
-        return await asyncio.wrap_future(waiting.done)  # type: ignore[no-any-return]
+        result: T = await asyncio.wrap_future(waiting.done)
+        return result
 
     async def read(self, fn: TxFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``fn(tx, *args, **kwargs)`` on one snapshot of the database. It must not write."""
         work = _bound(fn, args, kwargs)
         if self._inline:
-            return self._alone(work)  # type: ignore[no-any-return]
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._alone, work)  # type: ignore[no-any-return]
+            return self._alone(work)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._alone, work)
 
     def run_now(self, fn: TxFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`run` for callers outside an event loop: the command line and migrations."""
-        return self._alone(_bound(fn, args, kwargs), begin="BEGIN IMMEDIATE")  # type: ignore[no-any-return]
+        return self._alone(_bound(fn, args, kwargs), begin="BEGIN IMMEDIATE")
 
     async def close(self) -> None:
         """Let what is queued finish, then let go of the database."""
@@ -156,7 +157,7 @@ class Store:
 
     # ---- one transaction by itself ------------------------------------------------------------------
 
-    def _alone(self, work: Callable[[Tx], Any], begin: str = "BEGIN") -> Any:
+    def _alone(self, work: Callable[[Tx], T], begin: str = "BEGIN") -> T:
         for attempt in range(ATTEMPTS):
             try:
                 with self._engine.connect() as connection:
@@ -226,9 +227,9 @@ class Store:
                 connection.exec_driver_sql("RELEASE one")
         self.commits += 1
         self.transactions += len(results)
-        for waiting, result, error in results:
-            if error is not None:
-                waiting.done.set_exception(error)
+        for waiting, result, raised in results:
+            if raised is not None:
+                waiting.done.set_exception(raised)
             else:
                 waiting.done.set_result(result)
 

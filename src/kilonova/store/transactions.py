@@ -23,7 +23,7 @@ class Tx:
         parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> sa.CursorResult[Any]:
         """Run one statement (with a list of parameters: once for each)."""
-        result: sa.CursorResult[Any] = self._connection.execute(statement, parameters)  # type: ignore[assignment]
+        result: sa.CursorResult[Any] = self._connection.execute(statement, parameters)
         return result
 
 

@@ -84,8 +84,8 @@ def release(tx: Tx, *, server_id: str) -> None:
         return
     tx.execute(sa.delete(allocations).where(_al.server_id == server_id))
     by_host: dict[int, dict[str, int]] = {}
-    for host_id, resource_class, used in rows:
-        by_host.setdefault(host_id, {})[resource_class] = used
+    for row in rows:
+        by_host.setdefault(row.host_id, {})[row.resource_class] = row.used
     for host_id, amounts in sorted(by_host.items()):
         _give_back(tx, host_id, amounts)
     hosts.touch(tx, sorted(by_host))

@@ -49,13 +49,11 @@ def record_report(
     report: HostReport,
     *,
     uuid: str,
-    ratios: Mapping[str, float],
     at: datetime,
 ) -> bool:
     """Write what an agent says of its host, and its totals; whether schedulers need to know.
 
-    `ratios` are allocation ratios by resource class for a host seen for the first time; later they are an
-    operator's to change. `used` is never touched.
+    `used` is never touched.
     """
     body = msgspec.to_builtins(report)
     row = tx.execute(sa.select(_h.id, _h.report, _h.deleted).where(_h.name == report.host)).first()
@@ -79,15 +77,15 @@ def record_report(
         changed = row.deleted or _for_scheduling(row.report) != _for_scheduling(body)
         tx.execute(sa.update(hosts).where(_h.id == host_id).values(report=body, deleted=False, updated_at=at))
     totals = {
-        "VCPU": (report.vcpus, report.reserved_vcpus),
-        "MEMORY_MB": (report.memory_mib, report.reserved_memory_mib),
-        "DISK_GB": (report.disk_gib, report.reserved_disk_gib),
+        "VCPU": (report.vcpus, report.reserved_vcpus, report.vcpus_ratio),
+        "MEMORY_MB": (report.memory_mib, report.reserved_memory_mib, report.memory_ratio),
+        "DISK_GB": (report.disk_gib, report.reserved_disk_gib, report.disk_ratio),
     }
     known = {
         r.resource_class: (r.total, r.reserved)
         for r in tx.execute(sa.select(_inv.resource_class, _inv.total, _inv.reserved).where(_inv.host_id == host_id))
     }
-    for resource_class, (total, reserved) in totals.items():
+    for resource_class, (total, reserved, ratio) in totals.items():
         if resource_class not in known:
             tx.execute(
                 sa.insert(inventories).values(
@@ -95,7 +93,7 @@ def record_report(
                     resource_class=resource_class,
                     total=total,
                     reserved=reserved,
-                    allocation_ratio=ratios[resource_class],
+                    allocation_ratio=ratio,
                     used=0,
                 )
             )

@@ -33,15 +33,15 @@ def limits(tx: Tx, owner: str) -> dict[str, int]:
         )
     ).all()
     merged = dict(DEFAULTS)
-    merged.update({resource: limit for who, resource, limit in rows if who == ""})
-    merged.update({resource: limit for who, resource, limit in rows if who != ""})
+    for wanted in ("", owner):
+        merged.update({row.resource: row.limit for row in rows if row.owner == wanted})
     return merged
 
 
 def used(tx: Tx, owner: str) -> dict[str, int]:
     """What one project or user uses of each resource."""
     rows = tx.execute(sa.select(quota_usages.c.resource, quota_usages.c.used).where(quota_usages.c.owner == owner))
-    return {resource: amount for resource, amount in rows}
+    return {row.resource: row.used for row in rows}
 
 
 def set_limits(tx: Tx, owner: str, wanted: Mapping[str, int]) -> None:

@@ -175,6 +175,7 @@ def _keyset(order: list[tuple[sa.Column[Any], bool]], marker: Any) -> sa.ColumnE
     equal_so_far: list[sa.ColumnElement[bool]] = []
     for column, descends in order:
         value = getattr(marker, column.name)
+        further: sa.ColumnElement[bool]
         if value is None:
             further = sa.false() if descends else column.is_not(None)
             same = column.is_(None)

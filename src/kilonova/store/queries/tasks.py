@@ -241,3 +241,11 @@ def prune(tx: Tx, *, before: datetime, limit: int = 500) -> int:
         tx.execute(sa.delete(task_steps).where(task_steps.c.task_id.in_(ids)))
         tx.execute(sa.delete(tasks).where(_t.id.in_(ids)))
     return len(ids)
+
+
+def epochs_of(tx: Tx, subjects: Sequence[str]) -> dict[str, int]:
+    """The highest epoch of each subject that ever had a task."""
+    if not subjects:
+        return {}
+    rows = tx.execute(sa.select(_s.subject, _s.epoch).where(_s.subject.in_(subjects)))
+    return {row.subject: row.epoch for row in rows}

@@ -1,0 +1,41 @@
+"""What an operator can tune about an agent."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """``[compute]`` of kilonova.conf."""
+
+    section: ClassVar[str] = "compute"
+
+    report_interval: float = 10.0
+    """Seconds between two heartbeats."""
+
+    update_resources_interval: float = 60.0
+    """Seconds between two reports of what the hypervisor has and holds."""
+
+    sync_power_state_interval: float = 30.0
+    """Seconds between two comparisons of the hypervisor's guests with what belongs here."""
+
+    cpu_allocation_ratio: float = 4.0
+    """Virtual CPUs per real one, for a host that is seen for the first time."""
+
+    ram_allocation_ratio: float = 1.0
+    """Guest memory per real memory, for a host that is seen for the first time."""
+
+    disk_allocation_ratio: float = 1.0
+    """Guest disk per real disk, for a host that is seen for the first time."""
+
+    reserved_host_cpus: int = 0
+    """CPUs kept for the host itself."""
+
+    reserved_host_memory_mb: int = 512
+    """Memory in MiB kept for the host itself."""
+
+    reserved_host_disk_mb: int = 1024
+    """Disk in MiB kept for the host itself; rounded up to GiB."""
+
+    image_cache_days: float = 1.0
+    """Days after which an image that no guest here uses leaves the cache."""

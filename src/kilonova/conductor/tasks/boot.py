@@ -1,0 +1,260 @@
+"""Boot one server: from the row the API wrote to a running guest. Read this file from its end.
+
+Payload: ``admin_password`` (secret, gone when the task ends), ``excluded`` (hosts where the build failed
+before), ``host`` once one is claimed.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from kilonova.base.log import get_logger
+from kilonova.conductor.guests import guest_spec, instance_facts
+from kilonova.conductor.hands import Hands
+from kilonova.model.errors import NoValidHost
+from kilonova.model.network import Port
+from kilonova.model.request_spec import Choice, RequestSpec
+from kilonova.model.server import Decision, Fault, Server
+from kilonova.model.states import PowerState, TaskState, VMState
+from kilonova.model.task import Failure
+from kilonova.rpcapi.network import NetworkPlan, PortPlan
+from kilonova.store.queries import allocations, decisions, hosts, ports, servers
+from kilonova.store.transactions import Tx
+from kilonova.tasks.kinds import Run, Step, TaskKind, Write
+
+log = get_logger(__name__)
+
+MAX_ATTEMPTS = 3
+"""Hosts on which a build is tried before the server goes to ERROR."""
+
+FINAL = frozenset({"host.guest_rejected", "host.image_unusable", "not_found", "scheduler.no_valid_host"})
+"""Faults that another host would meet as well."""
+
+
+# ---- place: choose a host, take its room and the addresses ----------------------------------------------
+
+
+async def place(run: Run[Hands]) -> Write:
+    server = await run.services.store.read(servers.get, run.subject)
+    spec = request_spec(server, excluded=tuple(run.payload.get("excluded", ())))
+    [choice] = await run.services.scheduler.select(spec)
+    if not choice.candidates:
+        raise NoValidHost(
+            choice.explanation.missing,
+            reasons=dict(choice.explanation.filters),
+            explanation=msgspec.to_builtins(choice.explanation),
+        )
+    return partial(
+        _claim, server=server, spec=spec, choice=choice, attempt=run.attempt, request_id=run.request_id, run=run
+    )
+
+
+def request_spec(server: Server, *, excluded: tuple[str, ...]) -> RequestSpec:
+    """What the scheduler needs to know of a server."""
+    flavor, order = server.flavor, server.order
+    return RequestSpec(
+        server_ids=(server.id,),
+        project_id=server.project_id,
+        user_id=server.user_id,
+        flavor_name=flavor.name,
+        flavor_id=flavor.id,
+        vcpus=flavor.vcpus,
+        memory_mib=flavor.memory_mib,
+        root_gib=flavor.root_gib,
+        ephemeral_gib=flavor.ephemeral_gib,
+        swap_mib=flavor.swap_mib,
+        extra_specs=flavor.extra_specs,
+        image_id=server.image_id,
+        image_properties=order.image_properties,
+        availability_zone=order.availability_zone,
+        force_host=order.force_host,
+        requested_host=order.requested_host,
+        scheduler_hints=order.scheduler_hints,
+        excluded_hosts=excluded,
+    )
+
+
+def _claim(
+    tx: Tx,
+    *,
+    server: Server,
+    spec: RequestSpec,
+    choice: Choice,
+    attempt: int,
+    request_id: str,
+    run: Run[Hands],
+) -> Mapping[str, Any]:
+    at = run.clock.now()
+    _, host = allocations.claim_first(
+        tx,
+        server_id=server.id,
+        candidates=[(candidate.host_id, candidate.host) for candidate in choice.candidates],
+        amounts=spec.amounts(),
+    )
+    ports.allocate_for_server(
+        tx,
+        server_id=server.id,
+        project_id=server.project_id,
+        host=host,
+        requested=server.order.networks,
+        hostname=server.hostname,
+        ids=run.ids,
+        at=at,
+    )
+    decisions.add(tx, _decision(server.id, request_id, attempt, host, msgspec.to_builtins(choice.explanation), at))
+    servers.become(tx, server.id, at=at, task_state=TaskState.NETWORKING, host=host)
+    return {"host": host}
+
+
+def _decision(
+    server_id: str, request_id: str, attempt: int, host: str | None, explanation: dict[str, Any], at: datetime
+) -> Decision:
+    return Decision(
+        server_id=server_id,
+        request_id=request_id,
+        attempt=attempt,
+        host=host,
+        explanation=explanation,
+        created_at=at,
+    )
+
+
+async def unplace(run: Run[Hands]) -> Write:
+    return partial(_unclaim, server_id=run.subject, host=run.host, at=run.clock.now())
+
+
+def _unclaim(tx: Tx, *, server_id: str, host: str | None, at: datetime) -> None:
+    allocations.release(tx, server_id=server_id)
+    ports.unbind_for_server(tx, server_id)
+    servers.become(tx, server_id, at=at, task_state=TaskState.SCHEDULING, host=None)
+    if host is not None:
+        hosts.count_build(tx, host, failed=True)
+
+
+# ---- plug: bridge, address server and rules on the host ------------------------------------------------
+
+
+async def plug(run: Run[Hands]) -> Write:
+    await plug_ports(run, _host(run))
+    return partial(servers.become, server_id=run.subject, at=run.clock.now(), task_state=TaskState.SPAWNING)
+
+
+async def plug_ports(run: Run[Hands], host: str) -> None:
+    """Have the host's network agent make ready for the server's cards."""
+    networks, plans = await run.services.store.read(ports.plans_for_server, run.subject)
+    if plans:
+        await run.services.network(host).plug(run.subject, networks, plans, epoch=run.epoch)
+
+
+async def unplug(run: Run[Hands]) -> None:
+    await run.services.network(_host(run)).unplug(run.subject, epoch=run.epoch)
+
+
+def _host(run: Run[Hands]) -> str:
+    host = run.host
+    if host is None:
+        raise LookupError("no host has been claimed yet")
+    return host
+
+
+# ---- spawn: the guest --------------------------------------------------------------------------------------
+
+
+async def spawn(run: Run[Hands]) -> None:
+    server, port_rows, (_, plans) = await run.services.store.read(_guest_rows, run.subject)
+    image = await run.services.image_ref(server.image_id) if server.image_id else None
+    spec = guest_spec(
+        server,
+        image=image,
+        ports=plans,
+        facts=instance_facts(server, port_rows),
+        admin_password=run.payload.get("admin_password", ""),
+    )
+    await run.services.compute(_host(run)).spawn(spec, epoch=run.epoch)
+
+
+def _guest_rows(tx: Tx, server_id: str) -> tuple[Server, Sequence[Port], tuple[list[NetworkPlan], list[PortPlan]]]:
+    server = servers.get(tx, server_id)
+    return server, ports.of_servers(tx, [server_id]).get(server_id, []), ports.plans_for_server(tx, server_id)
+
+
+async def destroy(run: Run[Hands]) -> None:
+    await run.services.compute(_host(run)).destroy(run.subject, epoch=run.epoch)
+
+
+# ---- announce: tell the world ------------------------------------------------------------------------------
+
+
+async def announce(run: Run[Hands]) -> Write:
+    return partial(_activate, server_id=run.subject, host=_host(run), task_id=run.task_id, at=run.clock.now())
+
+
+def _activate(tx: Tx, *, server_id: str, host: str, task_id: str, at: datetime) -> None:
+    servers.become(
+        tx,
+        server_id,
+        at=at,
+        vm_state=VMState.ACTIVE,
+        power_state=PowerState.RUNNING,
+        launched_at=at,
+        progress=100,
+    )
+    hosts.count_build(tx, host, failed=False)
+    hosts.touch_by_name(tx, [host])
+    servers.touch_action(tx, task_id=task_id, at=at)
+
+
+# ---- when it goes wrong ------------------------------------------------------------------------------------
+
+
+def begin_again(run: Run[Hands], failure: Failure) -> Mapping[str, Any] | None:
+    """Try the next host, unless every host would meet the same fault."""
+    if failure.host is None or failure.code in FINAL or run.attempt >= MAX_ATTEMPTS:
+        return None
+    payload = {key: value for key, value in run.payload.items() if key != "host"}
+    payload["excluded"] = [*payload.get("excluded", ()), failure.host]
+    return payload
+
+
+def failed(run: Run[Hands], failure: Failure) -> Write:
+    return partial(_give_up, run=run, failure=failure, at=run.clock.now())
+
+
+def _give_up(tx: Tx, *, run: Run[Hands], failure: Failure, at: datetime) -> None:
+    if failure.facts.get("explanation"):
+        decisions.add(tx, _decision(run.subject, run.request_id, run.attempt, None, failure.facts["explanation"], at))
+    tried = run.payload.get("excluded", ())
+    if failure.code == NoValidHost.code and tried:
+        message = f"{failure.message} The build was tried and failed before, on {len(tried)} host(s)."
+    else:
+        message = failure.message
+    break_server(tx, run.subject, failure, message=message, attempt=run.attempt, task_id=run.task_id, at=at)
+
+
+def break_server(
+    tx: Tx, server_id: str, failure: Failure, *, message: str, attempt: int, task_id: str, at: datetime
+) -> None:
+    """Put a server into ERROR with a fault that names step, host and cause."""
+    details = (
+        f"step {failure.step} on host {failure.host or '(none)'}, attempt {attempt}: {failure.code}: {failure.message}"
+    )
+    servers.become(tx, server_id, at=at, vm_state=VMState.ERROR)
+    servers.add_fault(tx, server_id, Fault(code=500, message=message, details=details, created_at=at))
+    servers.fail_action(tx, task_id=task_id, message=f"{failure.step}: {failure.message}", at=at)
+    log.warning("server is in error", step=failure.step, host=failure.host, cause=failure.message)
+
+
+BOOT = TaskKind(
+    "server.boot",
+    steps=(
+        Step("place", place, undo=unplace, deadline_s=60, tries=20),
+        Step("plug", plug, undo=unplug, deadline_s=90),
+        Step("spawn", spawn, undo=destroy, deadline_s=900, tries=2),
+        Step("announce", announce),
+    ),
+    begin_again=begin_again,
+    failed=failed,
+)
