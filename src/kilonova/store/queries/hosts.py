@@ -1,6 +1,6 @@
 """Hosts: what their agents report, and the feed of changes that schedulers read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -259,3 +259,23 @@ def id_of(tx: Tx, name: str) -> int:
     if host_id is None:
         raise NotFound(kind="Host", id=name)
     return int(host_id)
+
+
+def retire(tx: Tx, name: str) -> None:
+    """A host is gone for good: schedulers forget it. Its agent may bring it back by reporting again."""
+    tx.execute(sa.update(hosts).where(_h.name == name).values(deleted=True, seq=_next_seq(tx)))
+
+
+def statuses(tx: Tx, names: Collection[str]) -> dict[str, str]:
+    """`host_status` of the Compute API for some hosts: UP, DOWN or MAINTENANCE."""
+    if not names:
+        return {}
+    rows = tx.execute(
+        sa.select(services.c.host, services.c.is_up, services.c.disabled, services.c.forced_down).where(
+            services.c.service == "compute", services.c.host.in_(names)
+        )
+    )
+    return {
+        row.host: "MAINTENANCE" if row.disabled else "UP" if row.is_up and not row.forced_down else "DOWN"
+        for row in rows
+    }

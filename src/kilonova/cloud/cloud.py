@@ -1,0 +1,30 @@
+"""The cloud as the APIs see it: one attribute a resource."""
+
+from dataclasses import dataclass
+
+from kilonova.cloud.accounts import Accounts
+from kilonova.cloud.flavors import Flavors
+from kilonova.cloud.hosts import Hosts
+from kilonova.cloud.images import Images
+from kilonova.cloud.keypairs import KeyPairs
+from kilonova.cloud.metadata import Metadata
+from kilonova.cloud.networks import Networks
+from kilonova.cloud.parts import Parts
+from kilonova.cloud.servers import Servers
+from kilonova.identity.service import Identity
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Every use case there is."""
+
+    parts: Parts
+    identity: Identity
+    accounts: Accounts
+    servers: Servers
+    flavors: Flavors
+    keypairs: KeyPairs
+    hosts: Hosts
+    images: Images
+    networks: Networks
+    metadata: Metadata
