@@ -1,0 +1,94 @@
+"""The state directory: where one cloud keeps everything, and the secrets in it."""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class StateInUse(Exception):
+    """Another process runs a cloud on this directory."""
+
+
+@dataclass(frozen=True)
+class StateDir:
+    """Paths of one cloud. All of its state is below `root`, and nothing of it elsewhere."""
+
+    root: Path
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite:///{self.root / 'kilonova.sqlite'}"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    def host(self, name: str) -> Path:
+        """Where the agents of host `name` keep what is theirs."""
+        return self.root / "hosts" / name
+
+    def prepare(self) -> None:
+        """Make the directories. The root is searchable, for QEMU runs as a user of its own; secrets are private."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o755)
+        for path in (self.logs, self.images, self.secrets):
+            path.mkdir(exist_ok=True)
+        self.secrets.chmod(0o700)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Own this directory while the process lives.
+
+        Raises:
+            StateInUse
+        """
+        lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise StateInUse(f"Another kilonova runs with --state {self.root}. Stop it, or choose another.") from None
+        try:
+            os.ftruncate(lock, 0)
+            os.write(lock, str(os.getpid()).encode())
+            yield
+        finally:
+            os.close(lock)
+
+    def secret(self, name: str) -> str:
+        """The secret called `name`; made of fresh chance when first asked for, mode 600."""
+        path = self.secrets / name
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(32))
+        return path.read_text().strip()
+
+    def stable_id(self, name: str, make: str) -> str:
+        """An id that stays the same from run to run: `make` is taken the first time."""
+        path = self.root / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_private(path, make)
+        return path.read_text().strip()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    draft = path.with_name(path.name + ".new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

@@ -1,0 +1,346 @@
+"""The task engine: every step once in effect, undone from where it failed, continued after a kill."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kilonova.base.clock import SystemClock
+from kilonova.base.ids import SystemIds
+from kilonova.model.errors import Busy, GuestRejected, Unavailable
+from kilonova.model.task import Failure
+from kilonova.store.engine import Store
+from kilonova.store.queries import quotas, tasks
+from kilonova.store.transactions import Tx
+from kilonova.tasks.engine import Engine, TaskOptions
+from kilonova.tasks.kinds import Run, Step, TaskKind, Write
+
+QUICK = TaskOptions(lease_s=0.6, sweep_interval_s=0.02, retry_base_s=0.01)
+STEPS = ("one", "two", "three")
+
+
+class World:
+    """What steps do outside, and what is told to go wrong."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.made: set[str] = set()
+        self.faults: dict[str, list[Exception]] = {}
+        self.hang: dict[str, asyncio.Event] = {}
+        self.epochs: list[int] = []
+
+    async def do(self, name: str, run: Run["World"]) -> Write | None:
+        self.calls.append(name)
+        self.epochs.append(run.epoch)
+        if name in self.hang:
+            await self.hang[name].wait()
+        self.made.add(name)  # half happened, even where it then fails
+        if self.faults.get(name):
+            raise self.faults[name].pop(0)
+        return partial(_count, run.subject, name)
+
+    async def undo(self, name: str, run: Run["World"]) -> Write | None:
+        self.calls.append(f"un{name}")
+        self.made.discard(name)
+        if self.faults.get(f"un{name}"):
+            raise self.faults[f"un{name}"].pop(0)
+        return partial(_uncount, run.subject, name)
+
+
+def _count(subject: str, name: str, tx: Tx) -> dict[str, Any]:
+    quotas.take(tx, subject, {name: 1})
+    return {name: True}
+
+
+def _uncount(subject: str, name: str, tx: Tx) -> None:
+    if quotas.used(tx, subject).get(name):
+        quotas.give_back(tx, subject, {name: 1})
+
+
+def _failed(run: Run[World], failure: Failure) -> Write:
+    return lambda tx: quotas.take(tx, run.subject, {f"failed.{failure.step}": 1})
+
+
+def a_kind(**options: Any) -> TaskKind[World]:
+    return TaskKind(
+        "toy",
+        steps=tuple(
+            Step(
+                name,
+                partial(_do, name),
+                undo=partial(_undo, name),
+                deadline_s=5,
+            )
+            for name in STEPS
+        ),
+        failed=_failed,
+        **options,
+    )
+
+
+async def _do(name: str, run: Run[World]) -> Write | None:
+    return await run.services.do(name, run)
+
+
+async def _undo(name: str, run: Run[World]) -> Write | None:
+    return await run.services.undo(name, run)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = Store.open(f"sqlite:///{tmp_path / 'db.sqlite'}")
+    store.create_all()
+    yield store
+    await store.close()
+
+
+def an_engine(store: Store, world: World, kind: TaskKind[World] | None = None) -> Engine[World]:
+    return Engine(store, SystemClock(), SystemIds(), QUICK, (kind or a_kind(),), world)
+
+
+async def begin(store: Store, subject: str = "s1", *, supersede: bool = False) -> str:
+    task_id = SystemIds().uuid()
+    await store.run(
+        tasks.insert,
+        task_id=task_id,
+        kind="toy",
+        subject=subject,
+        payload={},
+        request_id="req-1",
+        at=SystemClock().now(),
+        supersede=supersede,
+    )
+    return task_id
+
+
+async def settle(store: Store, timeout_s: float = 10) -> None:
+    async with asyncio.timeout(timeout_s):
+        while await store.read(tasks.live_count):
+            await asyncio.sleep(0.01)
+
+
+async def kill(engine: Engine[World]) -> None:
+    """As kill -9 leaves it: the lease stays, nothing is told."""
+    for task in [*engine._running.values(), *engine._loops]:
+        task.cancel()
+    await asyncio.gather(*engine._running.values(), *engine._loops, return_exceptions=True)
+
+
+async def test_steps_run_in_order_and_each_is_logged_once(store: Store) -> None:
+    world = World()
+    engine = an_engine(store, world)
+    await engine.start()
+    task_id = await begin(store)
+    engine.wake()
+    await settle(store)
+    await engine.stop()
+    assert world.calls == list(STEPS)
+    log = (await store.read(tasks.steps_of, [task_id]))[task_id]
+    assert [(line.step, line.result) for line in log] == [(name, "done") for name in STEPS]
+    assert await store.read(quotas.used, "s1") == {name: 1 for name in STEPS}
+
+
+@pytest.mark.parametrize("failing", STEPS)
+async def test_a_failed_step_is_undone_from_itself_upwards(store: Store, failing: str) -> None:
+    world = World()
+    world.faults[failing] = [GuestRejected("no")]
+    engine = an_engine(store, world)
+    await engine.start()
+    await begin(store)
+    await settle(store)
+    await engine.stop()
+    begun = STEPS[: STEPS.index(failing) + 1]
+    assert world.calls == [*begun, *(f"un{name}" for name in reversed(begun))]
+    assert world.made == set()
+    used = await store.read(quotas.used, "s1")
+    assert used.pop(f"failed.{failing}") == 1
+    assert not any(used.values())
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_passing_fault_is_tried_again(store: Store, step: str) -> None:
+    world = World()
+    world.faults[step] = [Unavailable("not now"), Unavailable("not now")]
+    engine = an_engine(store, world)
+    await engine.start()
+    await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert world.calls.count(step) == 3
+    assert await store.read(quotas.used, "s1") == {name: 1 for name in STEPS}
+
+
+async def test_a_passing_fault_that_does_not_pass_ends_the_task(store: Store) -> None:
+    world = World()
+    world.faults["two"] = [Unavailable("not now") for _ in range(50)]
+    engine = an_engine(store, world)
+    await engine.start()
+    await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert (await store.read(quotas.used, "s1"))["failed.two"] == 1
+
+
+async def test_an_undo_that_fails_is_tried_again_and_in_the_end_left(store: Store) -> None:
+    world = World()
+    world.faults["three"] = [GuestRejected("no")]
+    world.faults["untwo"] = [RuntimeError("odd") for _ in range(50)]
+    engine = an_engine(store, world)
+    await engine.start()
+    await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert world.calls.count("untwo") == a_kind().undo_tries
+    assert world.calls[-1] == "unone"
+
+
+async def test_it_begins_again_if_the_kind_wants(store: Store) -> None:
+    world = World()
+    world.faults["two"] = [GuestRejected("bad host")]
+    kind = a_kind(begin_again=lambda run, failure: {"second": True} if run.attempt < 3 else None)
+    engine = an_engine(store, world, kind)
+    await engine.start()
+    await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert world.calls == ["one", "two", "untwo", "unone", "one", "two", "three"]
+    assert "failed.two" not in await store.read(quotas.used, "s1")
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_another_worker_continues_after_a_kill(store: Store, step: str) -> None:
+    world = World()
+    world.hang[step] = asyncio.Event()
+    first = an_engine(store, world)
+    await first.start()
+    await begin(store)
+    while step not in world.calls:
+        await asyncio.sleep(0.01)
+    await kill(first)
+    del world.hang[step]
+    second = an_engine(store, world)
+    await second.start()
+    await settle(store)
+    await second.stop()
+    assert world.calls.count(step) == 2
+    assert [name for name in world.calls if name != step] == [name for name in STEPS if name != step]
+    assert await store.read(quotas.used, "s1") == {name: 1 for name in STEPS}
+    assert world.epochs == sorted(world.epochs)
+    assert world.epochs[-1] > world.epochs[0]
+
+
+async def test_a_worker_that_lost_its_lease_cannot_write(store: Store) -> None:
+    world = World()
+    gate = world.hang["two"] = asyncio.Event()
+    slow = an_engine(store, world)
+    await slow.start()
+    await begin(store)
+    while "two" not in world.calls:
+        await asyncio.sleep(0.01)
+    slow._loops[1].cancel()  # it no longer renews: its machine sleeps
+    quick = an_engine(store, world)
+    await quick.start()
+    while world.calls.count("two") < 2:
+        await asyncio.sleep(0.01)
+    gate.set()
+    await settle(store)
+    await asyncio.gather(slow.stop(), quick.stop())
+    assert await store.read(quotas.used, "s1") == {name: 1 for name in STEPS}
+
+
+async def test_a_long_step_keeps_its_lease(store: Store) -> None:
+    world = World()
+    gate = world.hang["two"] = asyncio.Event()
+    engine, rival = an_engine(store, world), an_engine(store, world)
+    await engine.start()
+    await begin(store)
+    while "two" not in world.calls:
+        await asyncio.sleep(0.01)
+    await rival.start()
+    await asyncio.sleep(3 * QUICK.lease_s)
+    gate.set()
+    await settle(store)
+    await asyncio.gather(engine.stop(), rival.stop())
+    assert world.calls == list(STEPS)
+
+
+async def test_one_subject_has_one_live_task(store: Store) -> None:
+    await begin(store)
+    with pytest.raises(Busy):
+        await begin(store)
+    await begin(store, "another")
+
+
+async def test_a_superseding_task_takes_over_and_the_old_one_cannot_write(store: Store) -> None:
+    world = World()
+    gate = world.hang["two"] = asyncio.Event()
+    engine = an_engine(store, world)
+    await engine.start()
+    await begin(store)
+    while "two" not in world.calls:
+        await asyncio.sleep(0.01)
+    await begin(store, supersede=True)
+    gate.set()
+    await settle(store)
+    await engine.stop()
+    # The first wrote "one" and lost "two"; the second did all three.
+    assert await store.read(quotas.used, "s1") == {"one": 2, "two": 1, "three": 1}
+
+
+async def test_a_step_over_its_deadline_fails_the_task(store: Store) -> None:
+    world = World()
+    world.hang["two"] = asyncio.Event()
+    step = Step("two", partial(_do, "two"), undo=partial(_undo, "two"), deadline_s=0.05)
+    kind = TaskKind("toy", steps=(step,), failed=_failed)
+    engine = an_engine(store, world, kind)
+    await engine.start()
+    await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert (await store.read(quotas.used, "s1"))["failed.two"] == 1
+
+
+async def test_workers_share_many_tasks_and_do_each_once(store: Store) -> None:
+    worlds = [World(), World(), World()]
+    engines = [an_engine(store, world) for world in worlds]
+    for number in range(60):
+        await begin(store, f"s{number}")
+    for engine in engines:
+        await engine.start()
+    await settle(store, 30)
+    await asyncio.gather(*(engine.stop() for engine in engines))
+    assert sum(len(world.calls) for world in worlds) == 60 * len(STEPS)
+    for number in range(60):
+        assert await store.read(quotas.used, f"s{number}") == {name: 1 for name in STEPS}
+
+
+async def test_alone_takes_over_at_once_without_waiting_for_the_lease(store: Store) -> None:
+    world = World()
+    world.hang["two"] = asyncio.Event()
+    long_lease = TaskOptions(lease_s=3600, sweep_interval_s=0.02)
+    first = Engine(store, SystemClock(), SystemIds(), long_lease, (a_kind(),), world)
+    await first.start()
+    await begin(store)
+    while "two" not in world.calls:
+        await asyncio.sleep(0.01)
+    await kill(first)
+    world.hang.clear()
+    second = Engine(store, SystemClock(), SystemIds(), long_lease, (a_kind(),), world)
+    await second.start(alone=True)
+    await settle(store)
+    await second.stop()
+    assert world.calls == ["one", "two", "two", "three"]
+
+
+async def test_finished_tasks_are_forgotten_after_their_time(store: Store) -> None:
+    world = World()
+    engine = an_engine(store, world)
+    await engine.start()
+    task_id = await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert await store.run(tasks.prune, before=SystemClock().now()) == 1
+    assert await store.read(tasks.steps_of, [task_id]) == {task_id: []}
