@@ -18,9 +18,10 @@ import msgspec
 from kilonova.base.clock import Clock
 from kilonova.base.ids import Ids
 from kilonova.base.log import bound, get_logger
-from kilonova.model.errors import DeadlinePassed, RemoteFault, Unavailable, UnsupportedVersion
+from kilonova.model.errors import CloudError, DeadlinePassed, RemoteFault, Unavailable, UnsupportedVersion
 from kilonova.rpc.deadlines import Deadlines
 from kilonova.rpc.envelope import (
+    UNREADABLE,
     VERSION_METHOD,
     Message,
     Offer,
@@ -63,7 +64,7 @@ _STOPPED: Final = _Gone()
 class _Waiting:
     """One outstanding call."""
 
-    __slots__ = ("answer", "deadline_s", "message", "queue", "sender", "since", "timed_out")
+    __slots__ = ("answer", "deadline_s", "gone", "message", "queue", "sender", "since")
 
     def __init__(
         self, message: Message, queue: str, answer: asyncio.Future[Reply | _Gone], since: float, deadline_s: float
@@ -75,7 +76,15 @@ class _Waiting:
         self.deadline_s = deadline_s
         self.sender: asyncio.Task[Any] | None = None
         """The task that is handing the message to the transport, as long as it does."""
-        self.timed_out = False
+        self.gone: _Gone | None = None
+
+    def end(self, why: _Gone) -> None:
+        """No reply will come, or nobody will wait for it any longer."""
+        self.gone = why
+        if self.sender is not None:
+            self.sender.cancel()
+        elif not self.answer.done():
+            self.answer.set_result(why)
 
 
 class RpcClient:
@@ -118,8 +127,7 @@ class RpcClient:
         consumer, self._consumer = self._consumer, None
         self._deadlines.close()
         for waiting in self._waiting.values():
-            if not waiting.answer.done():
-                waiting.answer.set_result(_STOPPED)
+            waiting.end(_STOPPED)
         if consumer is not None:
             await consumer.close()
 
@@ -163,21 +171,16 @@ class RpcClient:
             reply = await self._ask(target, method, args, deadline_s, started)
             if reply.error is not None:
                 error = raised_error(reply.error)
-                outcome = error.code
                 if isinstance(error, UnsupportedVersion):
                     self._offers.pop(target.key, None)
                 error.add_note(f"raised by {reply.source} in {target.topic}.{method}")
                 raise error
             try:
                 return unpack(reply.result, returns)
-            except msgspec.ValidationError as error:
-                outcome = RemoteFault.code
+            except UNREADABLE as error:
                 raise RemoteFault(type="UnexpectedReply", detail=f"{target.address.name} {method}: {error}") from error
-        except DeadlinePassed:
-            outcome = DeadlinePassed.code
-            raise
-        except Unavailable:
-            outcome = Unavailable.code
+        except CloudError as error:
+            outcome = error.code
             raise
         except asyncio.CancelledError:
             outcome = "cancelled"
@@ -234,7 +237,8 @@ class RpcClient:
         self._deadlines.add(message.msg_id, deadline_s)
         try:
             await self._hand_over(waiting, target.address, body)
-            self._log_sent(target, message, target.address, "call")
+            if waiting.gone is None:
+                self._log_sent(target, message, target.address, "call")
             reply = await answer
         finally:
             self._waiting.pop(message.msg_id, None)
@@ -253,21 +257,16 @@ class RpcClient:
         try:
             await self._transport.publish(address, body, ttl_s=waiting.deadline_s)
         except asyncio.CancelledError:
-            # Ours if the deadline did it and nobody else wants the task to end.
-            if not waiting.timed_out or task.uncancel() > cancelled_before:
+            # Ours if `end` did it and nobody else wants the task to end.
+            if waiting.gone is None or task.uncancel() > cancelled_before:
                 raise
             if not waiting.answer.done():
-                waiting.answer.set_result(_TIMED_OUT)
+                waiting.answer.set_result(waiting.gone)
         finally:
             waiting.sender = None
 
     def _expire(self, msg_id: str) -> None:
-        waiting = self._waiting[msg_id]
-        waiting.timed_out = True
-        if waiting.sender is not None:
-            waiting.sender.cancel()
-        elif not waiting.answer.done():
-            waiting.answer.set_result(_TIMED_OUT)
+        self._waiting[msg_id].end(_TIMED_OUT)
 
     def _deadline_passed(self, target: "Target", method: str, deadline_s: float) -> DeadlinePassed:
         if self._metrics is not None:
@@ -277,7 +276,7 @@ class RpcClient:
     def _on_reply(self, delivery: Delivery) -> None:
         try:
             reply = decode_reply(delivery.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             log.error("reply unreadable", queue=self.reply_queue, size=len(delivery.body), cause=str(error))
             return
         waiting = self._waiting.get(reply.msg_id)

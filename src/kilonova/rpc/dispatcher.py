@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from kilonova.model.errors import BadArguments, UnknownMethod, UnsupportedVersion
-from kilonova.rpc.envelope import VERSION_METHOD, Message, Offer
+from kilonova.rpc.envelope import UNREADABLE, VERSION_METHOD, Message, Offer
 from kilonova.rpc.versions import parse, satisfies
 
 
@@ -29,7 +29,7 @@ class _Method:
         self._arguments = msgspec.json.Decoder(_struct_of(name, declared))
 
     def __call__(self, raw: msgspec.Raw) -> Awaitable[Any]:
-        """Raises msgspec.DecodeError or ValidationError where the arguments do not fit."""
+        """Raises `UNREADABLE` where the arguments do not fit."""
         return self._function(**msgspec.structs.asdict(self._arguments.decode(raw)))
 
 
@@ -100,6 +100,6 @@ class Dispatcher:
             raise UnknownMethod(topic=self._topic, method=message.method)
         try:
             work = method(message.args)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # ValidationError among them
+        except UNREADABLE as error:
             raise BadArguments(topic=self._topic, method=message.method, detail=str(error)) from error
         return await work

@@ -14,6 +14,8 @@ import msgspec
 from kilonova.model.errors import CloudError, MessageTooLarge, RemoteFault, from_wire
 
 NULL = msgspec.Raw(b"null")
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are not what was expected (msgspec's ValidationError is among them)."""
 VERSION_METHOD = "rpc.version"
 """Every endpoint answers this method with its `Offer`, whatever version it is asked in."""
 
@@ -87,7 +89,7 @@ def unpack(raw: msgspec.Raw, kind: Any = None) -> Any:
     """The value in `raw`, as `kind` (any type that msgspec knows), or as plain JSON values without one.
 
     Raises:
-        msgspec.ValidationError: it is not a `kind`.
+        UNREADABLE: it is not a `kind`.
     """
     return msgspec.json.decode(raw) if kind is None else _decoder_of(kind).decode(raw)
 
@@ -105,12 +107,12 @@ def encode(envelope: Message | Reply, limit: int) -> bytes:
 
 
 def decode_message(body: bytes) -> Message:
-    """Raises msgspec.DecodeError or its ValidationError where `body` is no message."""
+    """Raises `UNREADABLE` where `body` is no message."""
     return _message_decoder.decode(body)
 
 
 def decode_reply(body: bytes) -> Reply:
-    """Raises msgspec.DecodeError or its ValidationError where `body` is no reply."""
+    """Raises `UNREADABLE` where `body` is no reply."""
     return _reply_decoder.decode(body)
 
 

@@ -21,6 +21,7 @@ from kilonova.model.errors import CloudError, MessageTooLarge
 from kilonova.rpc.dispatcher import Dispatcher
 from kilonova.rpc.duplicates import Handled, Verdict
 from kilonova.rpc.envelope import (
+    UNREADABLE,
     VERSION_METHOD,
     Message,
     Reply,
@@ -159,7 +160,7 @@ class RpcServer:
         context = self._context.copy()
         try:
             message = decode_message(delivery.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             # Nobody can be told, and it would come back forever: note it and let it go.
             context.run(log.error, "message unreadable", queue=address.name, size=len(delivery.body), cause=str(error))
             self._count_drop("unreadable")

@@ -18,7 +18,6 @@ class ComputeAPI(Protocol):
     topic: ClassVar[str] = "compute"
     version: ClassVar[str] = "1.0"
     quiet: ClassVar[frozenset[str]] = frozenset({"ping"})
-    quiet: ClassVar[frozenset[str]] = frozenset({"ping"})
 
     async def spawn(self, guest: GuestSpec, *, epoch: int) -> None:
         """Claim room locally and run the guest; returns when it runs."""

@@ -28,9 +28,6 @@ class ConductorAPI(Protocol):
     quiet: ClassVar[frozenset[str]] = frozenset(
         {"heartbeat", "wake", "report_host", "report_power_states", "guests_of", "networks_of"}
     )
-    quiet: ClassVar[frozenset[str]] = frozenset(
-        {"wake", "heartbeat", "report_host", "guests_of", "networks_of", "report_power_states"}
-    )
 
     async def wake(self) -> None:
         """There may be due tasks. Only a hint."""

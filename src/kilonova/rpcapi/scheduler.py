@@ -15,7 +15,6 @@ class SchedulerAPI(Protocol):
     topic: ClassVar[str] = "scheduler"
     version: ClassVar[str] = "1.0"
     quiet: ClassVar[frozenset[str]] = frozenset({"refresh"})
-    quiet: ClassVar[frozenset[str]] = frozenset({"refresh"})
 
     async def select(self, spec: RequestSpec) -> list[Choice]:
         """One ranked choice of hosts for each of `spec.server_ids`, in their order.
