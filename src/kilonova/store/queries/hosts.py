@@ -55,7 +55,7 @@ def record_report(
 
     `used` is never touched.
     """
-    body = msgspec.to_builtins(report)
+    body = msgspec.json.decode(msgspec.json.encode(report))  # as the database gives it back
     row = tx.execute(sa.select(_h.id, _h.report, _h.deleted).where(_h.name == report.host)).first()
     if row is None:
         tx.execute(

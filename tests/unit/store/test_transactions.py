@@ -1,0 +1,84 @@
+"""Transactions: all or nothing, grouped, durable."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from kilonova.model.errors import QuotaExceeded
+from kilonova.store.engine import Store
+from kilonova.store.queries import quotas
+from kilonova.store.tables.quotas import quota_usages
+from kilonova.store.transactions import Tx
+
+
+async def test_transactions_that_wait_together_are_committed_together(store: Store) -> None:
+    await asyncio.gather(*(store.run(quotas.take, f"p{n}", {"port": 1}) for n in range(200)))
+    assert store.transactions == 200
+    assert store.commits < 100
+
+
+async def test_one_that_fails_takes_nothing_with_it_and_leaves_its_neighbours(store: Store) -> None:
+    def half(tx: Tx) -> None:
+        quotas.take(tx, "p", {"port": 5})
+        raise ValueError("no")
+
+    results = await asyncio.gather(
+        store.run(quotas.take, "p", {"port": 1}),
+        store.run(half),
+        store.run(quotas.take, "p", {"port": 1}),
+        return_exceptions=True,
+    )
+    assert [type(r) for r in results] == [type(None), ValueError, type(None)]
+    assert await store.read(quotas.used, "p") == {"port": 2}
+
+
+async def test_a_finished_run_is_on_disk(store: Store, tmp_path: Path) -> None:
+    await store.run(quotas.take, "p", {"port": 3})
+    other = sqlite3.connect(tmp_path / "db.sqlite")
+    assert other.execute("SELECT used FROM quota_usages").fetchall() == [(3,)]
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.close()
+
+
+async def test_full_durability_is_on(store: Store) -> None:
+    assert await store.read(lambda tx: tx.execute(sa.text("PRAGMA synchronous")).scalar()) == 2
+
+
+async def test_a_reader_sees_one_snapshot(store: Store) -> None:
+    await store.run(quotas.take, "p", {"port": 1})
+
+    def twice(tx: Tx) -> tuple[int, int]:
+        query = sa.select(sa.func.sum(quota_usages.c.used))
+        first = tx.execute(query).scalar_one()
+        store.run_now(quotas.take, "p", {"port": 1})
+        return first, tx.execute(query).scalar_one()
+
+    assert await store.read(twice) == (1, 1)
+
+
+async def test_parallel_takers_get_exactly_the_limit(store: Store) -> None:
+    await store.run(quotas.set_limits, "p", {"instances": 25})
+    results = await asyncio.gather(
+        *(store.run(quotas.take, "p", {"instances": 1, "cores": 0}) for _ in range(100)), return_exceptions=True
+    )
+    refused = [r for r in results if isinstance(r, QuotaExceeded)]
+    assert len(refused) == 75
+    assert refused[0].facts() == {"resource": "instances", "limit": 25, "used": 25, "asked": 1}
+    assert (await store.read(quotas.used, "p"))["instances"] == 25
+
+
+async def test_take_is_all_or_nothing(store: Store) -> None:
+    await store.run(quotas.set_limits, "p", {"ram": 10})
+    with pytest.raises(QuotaExceeded):
+        await store.run(quotas.take, "p", {"cores": 1, "ram": 11})
+    assert not any((await store.read(quotas.used, "p")).values())
+
+
+async def test_a_limit_of_minus_one_is_none(store: Store) -> None:
+    await store.run(quotas.set_limits, "", {"cores": -1})
+    await store.run(quotas.take, "p", {"cores": 10**6})
+    await store.run(quotas.give_back, "p", {"cores": 2 * 10**6})
+    assert (await store.read(quotas.used, "p"))["cores"] == 0
