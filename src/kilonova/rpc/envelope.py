@@ -5,6 +5,7 @@ A reply carries either a result or an error, and the `msg_id` of the message tha
 and results stay raw JSON here: only the dispatcher and the caller know their types.
 """
 
+import contextlib
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -118,14 +119,20 @@ def decode_reply(body: bytes) -> Reply:
 
 def wire_error(error: BaseException) -> WireError:
     """`error` in the form that travels. What is not a `CloudError` becomes a `RemoteFault`."""
-    if not isinstance(error, CloudError):
-        error = RemoteFault(type=type(error).__name__, detail=str(error))
+    if isinstance(error, CloudError):
+        # A fact or a sentence that JSON cannot carry must not cost the caller the answer.
+        with contextlib.suppress(TypeError, ValueError):
+            facts = msgspec.json.decode(_encoder.encode(error.facts()))
+            return WireError(code=error.code, facts=facts, message=str(error))
+    fault = RemoteFault(type=type(error).__name__, detail=_words(error))
+    return WireError(code=fault.code, facts=fault.facts(), message=fault.message)
+
+
+def _words(error: BaseException) -> str:
     try:
-        facts = msgspec.json.decode(_encoder.encode(error.facts()))
-    except (TypeError, ValueError):  # a fact that JSON cannot carry must not cost the caller the answer
-        fault = RemoteFault(type=type(error).__name__, detail=str(error))
-        return WireError(code=fault.code, facts=fault.facts(), message=fault.message)
-    return WireError(code=error.code, facts=facts, message=error.message)
+        return str(error).encode(errors="replace").decode()  # half a surrogate pair cannot travel
+    except Exception as failure:
+        return f"without words ({type(failure).__name__})"
 
 
 def raised_error(wire: WireError) -> CloudError:

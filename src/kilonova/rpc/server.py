@@ -243,7 +243,11 @@ class RpcServer:
             error = wire_error(known)
             if message.reply_to is None:  # no caller to handle it
                 log.warning(
-                    "message refused", msg_id=message.msg_id, method=message.method, code=known.code, cause=str(known)
+                    "message refused",
+                    msg_id=message.msg_id,
+                    method=message.method,
+                    code=known.code,
+                    cause=error.message,
                 )
         except Exception as unknown:
             error = wire_error(unknown)
