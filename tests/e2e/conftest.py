@@ -1,0 +1,54 @@
+"""The cloud with real virtual machines, driven by the real ``openstack`` client."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.remains import Remains
+from tests.support.running import RunningCloud
+
+ROOT = Path(__file__).parents[2]
+CLIENT = Path(os.environ.get("KILONOVA_CLIENT", ROOT / ".venv-clients" / "bin" / "openstack"))
+GUEST_IMAGE = Path(os.environ.get("KILONOVA_GUEST_IMAGE", ROOT / "build" / "guest" / "kilonova-guest.qcow2"))
+
+OpenStack = Callable[..., Any]
+
+
+@pytest.fixture
+def remains(tmp_path: Path) -> Iterator[Remains]:
+    """Looks at the machine before and after: nothing may be left over."""
+    found = Remains(tmp_path / "state")
+    yield found
+    found.remove_all()
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, remains: Remains) -> Iterator[RunningCloud]:
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:  # QEMU runs as a user of its own and must be able to pass
+        if str(parent).startswith("/tmp/"):
+            parent.chmod(0o755)
+    running = RunningCloud(tmp_path / "state", virt="libvirt")
+    running.start()
+    yield running
+    if running.process is not None and running.process.poll() is None:
+        running.stop()
+
+
+@pytest.fixture
+def openstack(cloud: RunningCloud) -> OpenStack:
+    """Run the client as a user would: ``openstack("server", "list")`` gives what it prints as JSON."""
+
+    def run(*words: str, parse: bool = True, check: bool = True, timeout: float = 300) -> Any:
+        command = [str(CLIENT), *words, *(["-f", "json"] if parse else [])]
+        done = subprocess.run(command, env=cloud.environment(), capture_output=True, text=True, timeout=timeout)
+        if check:
+            assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+        return json.loads(done.stdout) if parse and done.returncode == 0 else done.stdout + done.stderr
+
+    return run
