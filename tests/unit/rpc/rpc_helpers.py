@@ -11,7 +11,7 @@ from kilonova.base.log import bound
 from kilonova.model.errors import Conflict
 from kilonova.rpc.client import RpcClient
 from kilonova.rpc.server import RpcServer
-from kilonova.rpc.transports.base import Transport
+from kilonova.rpc.transports.base import Address, Consumer, Deliver, Transport
 from kilonova.rpc.transports.memory import MemoryTransport
 
 
@@ -22,7 +22,6 @@ class VirtualClock:
         self._passed = 0.0
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
-        self.sleeps_begun = 0
 
     def now(self) -> datetime:
         return datetime(2030, 1, 1, tzinfo=UTC) + timedelta(seconds=self._passed)
@@ -31,7 +30,6 @@ class VirtualClock:
         return self._passed
 
     async def sleep(self, seconds: float) -> None:
-        self.sleeps_begun += 1
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._passed + seconds, next(self._order), future))
         await future
@@ -151,3 +149,27 @@ class Stalled(MemoryTransport):
     async def publish(self, *args: Any, **kwargs: Any) -> None:
         await self.back.wait()
         await super().publish(*args, **kwargs)
+
+
+class Breaking(MemoryTransport):
+    """A transport whose connection can break and come back, as one to a broker does by itself."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(clock)
+        self._wanted: list[tuple[Address, Deliver, int]] = []
+        self._real: list[Consumer] = []
+
+    async def consume(self, address: Address, deliver: Deliver, *, prefetch: int) -> Any:
+        consumer = await super().consume(address, deliver, prefetch=prefetch)
+        self._wanted.append((address, deliver, prefetch))
+        self._real.append(consumer)
+        return consumer
+
+    async def reconnect(self) -> None:
+        """Everything that was not acknowledged is delivered again, to the same consumers."""
+        for consumer in self._real:
+            await consumer.close()
+        self._real = [
+            await super(Breaking, self).consume(address, deliver, prefetch=prefetch)
+            for address, deliver, prefetch in self._wanted
+        ]

@@ -84,6 +84,33 @@ async def test_stopping_frees_callers_whose_transport_hangs(clock: VirtualClock)
         await call
 
 
+async def test_caller_cancelled_while_the_client_stops_is_cancelled(clock: VirtualClock) -> None:
+    client = await new_client(clock, Stalled(clock))
+    call = asyncio.create_task(client.target("desk", version="1.0").call("note", text="?", deadline_s=10))
+    await settle()
+    call.cancel()
+    await client.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_client_can_be_started_again(clock: VirtualClock, transport: MemoryTransport) -> None:
+    client = await new_client(clock, transport)
+    target = client.target("desk", version="1.0")
+    for _ in range(2):
+        call = asyncio.create_task(target.call("note", text="?", deadline_s=10))
+        await settle()
+        await client.stop()
+        with pytest.raises(Unavailable):
+            await call
+        await client.start()
+    call = asyncio.create_task(target.call("note", text="?", deadline_s=600))
+    await clock.advance(600)
+    with pytest.raises(DeadlinePassed):
+        await call
+    await client.stop()
+
+
 async def test_one_call_too_many_is_refused(clock: VirtualClock, transport: MemoryTransport) -> None:
     client = await new_client(clock, transport, options=RpcOptions(max_outstanding=3))
     target = client.target("desk", version="1.0")

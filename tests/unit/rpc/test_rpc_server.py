@@ -1,13 +1,14 @@
 """Answering under a clock that stands still: duplicates, lateness, stopping, log lines."""
 
 import asyncio
+import random
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import structlog
-from rpc_helpers import Desk, DeskAPI, VirtualClock, new_client, new_server, settle
+from rpc_helpers import Breaking, Desk, DeskAPI, VirtualClock, new_client, new_server, settle
 
 from kilonova.base.log import bind
 from kilonova.base.metrics import new_registry
@@ -106,6 +107,43 @@ async def test_duplicate_takes_over_from_one_that_was_given_up(clock: VirtualClo
     await clock.advance(50)
     assert (leaving.done, staying.done) == ([], ["nap 50"])
     assert (await transport.depths())["desk"].unacked == 0
+
+
+async def test_duplicate_is_acknowledged_only_after_the_work_of_the_first(
+    clock: VirtualClock, transport: MemoryTransport
+) -> None:
+    """It may be the only copy that the broker still has."""
+    desk = Desk(clock)
+    await new_server(clock, transport, desk)
+    for _ in range(2):
+        await transport.publish(work("desk"), encode(a_message("nap", args={"seconds": 5}), 10_000))
+    await clock.advance(4)
+    assert (await transport.depths())["desk"].unacked == 2
+    await clock.advance(1)
+    assert (await transport.depths())["desk"].unacked == 0
+    assert desk.done == ["nap 5"]
+
+
+async def test_casts_over_a_connection_that_breaks_again_and_again_have_one_effect_each(clock: VirtualClock) -> None:
+    transport = Breaking(clock)
+    desk = Desk(clock)
+    await new_server(clock, transport, desk, options=RpcOptions(prefetch=50))
+    target = (await new_client(clock, transport)).target_of(DeskAPI)
+    chance = random.Random(5)
+    redelivered = 0
+    for n in range(2000):
+        await target.cast("nap", seconds=1 + n / 10_000)
+        if chance.random() < 0.02:
+            await clock.advance(chance.random() * 2)
+            redelivered += (await transport.depths())["desk"].unacked
+            await transport.reconnect()
+    while len(desk.done) < 2000:
+        await clock.advance(1)
+    await clock.advance(10)
+    assert redelivered > 500
+    assert sorted(desk.done) == sorted(f"nap {1 + n / 10_000:g}" for n in range(2000))
+    depth = (await transport.depths())["desk"]
+    assert (depth.waiting, depth.unacked) == (0, 0)
 
 
 async def test_call_kept_for_long_is_not_done(clock: VirtualClock, transport: MemoryTransport, lines: Lines) -> None:
