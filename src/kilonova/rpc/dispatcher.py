@@ -9,7 +9,7 @@ import copy
 import inspect
 import typing
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -19,18 +19,25 @@ from kilonova.rpc.envelope import UNREADABLE, VERSION_METHOD, Message, Offer
 from kilonova.rpc.versions import parse, satisfies
 
 
-class _Method:
-    """One method of an endpoint, ready to be called from JSON."""
+def methods_of(protocol: type) -> tuple[str, ...]:
+    """The names that `protocol` declares as callable from afar: its public async methods."""
+    names = {
+        name
+        for cls in protocol.__mro__
+        if cls not in (object, typing.Protocol, typing.Generic)
+        for name, member in vars(cls).items()
+        if not name.startswith("_") and inspect.iscoroutinefunction(member)
+    }
+    return tuple(sorted(names))
 
-    __slots__ = ("_arguments", "_function")
 
-    def __init__(self, name: str, declared: Callable[..., Any], function: Callable[..., Awaitable[Any]]) -> None:
-        self._function = function
-        self._arguments = msgspec.json.Decoder(_struct_of(name, declared))
-
-    def __call__(self, raw: msgspec.Raw) -> Awaitable[Any]:
-        """Raises `UNREADABLE` where the arguments do not fit."""
-        return self._function(**msgspec.structs.asdict(self._arguments.decode(raw)))
+@cache  # by class: a process with thousands of simulated hosts has thousands of endpoints of one protocol
+def _readers_of(protocol: type) -> dict[str, msgspec.json.Decoder[msgspec.Struct]]:
+    """What reads the arguments of each method from JSON."""
+    return {
+        name: msgspec.json.Decoder(_struct_of(f"{protocol.__name__}.{name}", getattr(protocol, name)))
+        for name in methods_of(protocol)
+    }
 
 
 def _struct_of(name: str, declared: Callable[..., Any]) -> type[msgspec.Struct]:
@@ -47,19 +54,7 @@ def _struct_of(name: str, declared: Callable[..., Any]) -> type[msgspec.Struct]:
             # Each call its own copy: a default may be a list.
             default = msgspec.field(default_factory=partial(copy.copy, parameter.default))
             fields.append((parameter.name, kind, default))
-    return msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
-
-
-def methods_of(protocol: type) -> tuple[str, ...]:
-    """The names that `protocol` declares as callable from afar: its public async methods."""
-    names = {
-        name
-        for cls in protocol.__mro__
-        if cls not in (object, typing.Protocol, typing.Generic)
-        for name, member in vars(cls).items()
-        if not name.startswith("_") and inspect.iscoroutinefunction(member)
-    }
-    return tuple(sorted(names))
+    return msgspec.defstruct(name.replace(".", "_"), fields, kw_only=True, forbid_unknown_fields=True)
 
 
 class Dispatcher:
@@ -73,16 +68,16 @@ class Dispatcher:
         parse(version)
         self._topic = topic
         self._version = version
-        self._methods: dict[str, _Method] = {}
-        for name in methods_of(protocol):
+        self._readers = _readers_of(protocol)
+        self._functions: dict[str, Callable[..., Awaitable[Any]]] = {}
+        for name in self._readers:
             function = getattr(endpoint, name, None)
-            declared = getattr(protocol, name)
             # An endpoint that inherits the protocol has its empty methods; calling one would answer None.
-            if function is None or getattr(function, "__func__", None) is declared:
+            if function is None or getattr(function, "__func__", None) is getattr(protocol, name):
                 raise TypeError(f"{type(endpoint).__name__} does not implement {protocol.__name__}.{name}")
-            self._methods[name] = _Method(f"{topic}.{name}", declared, function)
-        self.methods = frozenset(self._methods) | {VERSION_METHOD}
-        self._offer = Offer(topic=topic, host=host, version=version, methods=tuple(self._methods))
+            self._functions[name] = function
+        self.methods = frozenset(self._functions) | {VERSION_METHOD}
+        self._offer = Offer(topic=topic, host=host, version=version, methods=tuple(self._functions))
 
     async def dispatch(self, message: Message) -> Any:
         """What the method returns.
@@ -95,11 +90,11 @@ class Dispatcher:
             return self._offer
         if not satisfies(message.version, self._version):
             raise UnsupportedVersion(topic=self._topic, asked=message.version, offered=self._version)
-        method = self._methods.get(message.method)
-        if method is None:
+        function = self._functions.get(message.method)
+        if function is None:
             raise UnknownMethod(topic=self._topic, method=message.method)
         try:
-            work = method(message.args)
+            arguments = self._readers[message.method].decode(message.args)
         except UNREADABLE as error:
             raise BadArguments(topic=self._topic, method=message.method, detail=str(error)) from error
-        return await work
+        return await function(**msgspec.structs.asdict(arguments))
