@@ -56,12 +56,14 @@ def test_a_day_with_a_server(cloud: RunningCloud, openstack: OpenStack, remains:
     ]  # fmt: skip
     metadata = _until(
         server["id"],
-        lambda: subprocess.run(
-            [*ssh, "timeout 10 wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json"],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout,
+        lambda: (
+            subprocess.run(
+                [*ssh, "timeout 10 wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json"],
+                capture_output=True,
+                text=True,
+                check=False,
+            ).stdout
+        ),
     )
     assert '"colour"' in metadata
     hostname = subprocess.run([*ssh, "hostname"], capture_output=True, text=True, check=True).stdout.strip()
@@ -121,9 +123,11 @@ def test_kill_in_the_middle_of_a_boot(cloud: RunningCloud, remains: Remains) -> 
 
 
 def _hypervisor(cloud: RunningCloud) -> dict[str, Any]:
-    [only] = cloud.client().http.get(
-        "/compute/v2.1/os-hypervisors/detail", headers={"OpenStack-API-Version": "compute 2.53"}
-    ).json()["hypervisors"]
+    [only] = (
+        cloud.client()
+        .http.get("/compute/v2.1/os-hypervisors/detail", headers={"OpenStack-API-Version": "compute 2.53"})
+        .json()["hypervisors"]
+    )
     view: dict[str, Any] = only
     return view
 

@@ -41,9 +41,9 @@ def test_power_cycle_and_its_record(admin: Client, image_id: str, flavor_id: str
         admin.wait(server_id, status)
     actions = admin.compute("GET", f"/servers/{server_id}/os-instance-actions").json()["instanceActions"]
     assert [a["action"] for a in actions] == ["reboot", "reboot", "start", "stop", "create"]
-    create = admin.compute(
-        "GET", f"/servers/{server_id}/os-instance-actions/{actions[-1]['request_id']}"
-    ).json()["instanceAction"]
+    create = admin.compute("GET", f"/servers/{server_id}/os-instance-actions/{actions[-1]['request_id']}").json()[
+        "instanceAction"
+    ]
     events = [(event["event"], event["result"]) for event in reversed(create["events"])]
     assert events == [(f"create_{step}", "Success") for step in ("place", "plug", "spawn", "announce")]
     output = admin.compute("POST", f"/servers/{server_id}/action", json={"os-getConsoleOutput": {"length": 5}})

@@ -41,8 +41,8 @@ class RunningCloud:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start the process and wait until the API answers and every host has reported."""
+    def start(self, *, wait: bool = True) -> None:
+        """Start the process; wait until the API answers and every host has reported."""
         command = [
             sys.executable,
             "-m",
@@ -61,6 +61,8 @@ class RunningCloud:
         ]
         self.output = (self.state / "up.out").open("ab")
         self.process = subprocess.Popen(command, stdout=self.output, stderr=subprocess.STDOUT)
+        if not wait:
+            return
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -155,7 +157,9 @@ class Client:
 
     def upload_image(self, name: str, data: bytes, *, disk_format: str = "raw", **more: Any) -> str:
         """An active image with these bytes; its id."""
-        made = self.image("POST", "/images", json={"name": name, "disk_format": disk_format, "container_format": "bare", **more})
+        made = self.image(
+            "POST", "/images", json={"name": name, "disk_format": disk_format, "container_format": "bare", **more}
+        )
         made.raise_for_status()
         image_id: str = made.json()["id"]
         self.image(
@@ -189,7 +193,9 @@ class Client:
             if view["status"] in statuses and view["OS-EXT-STS:task_state"] is None:
                 return view
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{server_id} is {view['status']}/{view['OS-EXT-STS:task_state']}: {view.get('fault')}")
+                raise TimeoutError(
+                    f"{server_id} is {view['status']}/{view['OS-EXT-STS:task_state']}: {view.get('fault')}"
+                )
             time.sleep(0.05)
 
     def wait_gone(self, server_id: str, *, timeout_s: float = 60) -> None:
@@ -199,4 +205,3 @@ class Client:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{server_id} is still there: {self.server(server_id)}")
             time.sleep(0.05)
-
