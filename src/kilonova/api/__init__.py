@@ -1,0 +1,1 @@
+"""HTTP only: parse, authenticate, validate, call `kilonova.cloud`, render. Decides nothing about clouds."""

@@ -1,0 +1,108 @@
+"""Reading what a client sends after its headers: never more than allowed, never longer than sensible."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from kilonova.api.http.json_text import shown
+from kilonova.model.errors import BadRequest, CloudError, TooLarge, UnsupportedType
+
+Receive = Callable[[], Awaitable[Any]]
+
+
+class ClientTooSlow(CloudError):
+    """No byte of the body came for too long."""
+
+    status = 408
+    code = "request.timeout"
+
+    @property
+    def message(self) -> str:
+        return "The request body did not arrive in time."
+
+
+class Chunks(Protocol):
+    """The web framework's stream of a request's bytes."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+class Incoming:
+    """The server's `receive` with a limit on silence, and a memory of whether the client hung up."""
+
+    def __init__(self, receive: Receive, idle_s: float) -> None:
+        self._receive = receive
+        self._idle_s = idle_s
+        self.hung_up = False
+
+    async def __call__(self) -> Any:
+        try:
+            async with asyncio.timeout(self._idle_s):
+                event = await self._receive()
+        except TimeoutError:
+            raise ClientTooSlow from None
+        if event["type"] == "http.disconnect":
+            self.hung_up = True
+        return event
+
+
+async def chunks(source: Chunks, headers: Mapping[str, str], limit: int | None, incoming: Any) -> AsyncIterator[bytes]:
+    """The body as it comes.
+
+    Raises:
+        TooLarge: it is longer than `limit` bytes, whether or not it says so.
+        BadRequest: the client hung up before the end.
+    """
+    check_announced(headers, limit)
+    count = 0
+    async for chunk in source:
+        if not chunk:
+            continue
+        count += len(chunk)
+        if limit is not None and count > limit:
+            raise TooLarge(limit)
+        yield chunk
+    if getattr(incoming, "hung_up", False):
+        raise BadRequest("The connection was closed before the end of the request body.")
+
+
+def check_announced(headers: Mapping[str, str], limit: int | None) -> None:
+    """
+    Raises:
+        TooLarge: the client says itself that it will send more than `limit` bytes.
+        BadRequest: what it says is no length.
+    """
+    length = headers.get("content-length")
+    if length is None:
+        return
+    if not length.isascii() or not length.isdigit() or len(length) > 18:
+        raise BadRequest(f"Content-Length {shown(length)} is not a length.")
+    if limit is not None and int(length) > limit:
+        raise TooLarge(limit)
+
+
+async def read_all(source: Chunks, headers: Mapping[str, str], limit: int, incoming: Any) -> bytes:
+    """The whole body, which is at most `limit` bytes long.
+
+    Raises:
+        TooLarge, BadRequest
+    """
+    parts = [chunk async for chunk in chunks(source, headers, limit, incoming)]
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def check_media_type(headers: Mapping[str, str], accepted: Sequence[str]) -> None:
+    """A body without a type is taken for what the route accepts, as OpenStack's services do.
+
+    Raises:
+        UnsupportedType
+    """
+    given = headers.get("content-type")
+    if given is None or given in accepted:
+        return
+    kind, _, parameters = given.partition(";")
+    if kind.strip().lower() not in accepted:
+        raise UnsupportedType(f"The content type {shown(kind)} is not supported here; use {' or '.join(accepted)}.")
+    charset = parameters.strip().lower().partition("charset=")[2].strip('"')
+    if charset and charset not in ("utf-8", "utf8", "us-ascii"):
+        raise UnsupportedType(f"The character set {shown(charset)} is not supported; use UTF-8.")
