@@ -50,7 +50,8 @@ def make_app(apis: Sequence[Api], cloud: CloudParts, options: HttpOptions | None
     """The ASGI application that serves `apis` out of `cloud`."""
     app = falcon.asgi.App()
     app.req_options.strip_url_path_trailing_slash = True
-    app.add_error_handler((Exception, falcon.HTTPError), _on_error)  # falcon has a default for its own, too
+    app.add_error_handler(Exception, _on_error)
+    app.add_error_handler(falcon.HTTPError, _on_error)  # for its own errors falcon has a default, which is nearer
     served: list[Api] = []
     for api in apis:
         discovery.extension_routes(api)
