@@ -10,6 +10,7 @@ from kilonova.cloud.keypairs import KeyPairs
 from kilonova.cloud.metadata import Metadata
 from kilonova.cloud.networks import Networks
 from kilonova.cloud.parts import Parts
+from kilonova.cloud.readiness import Readiness
 from kilonova.cloud.servers import Servers
 from kilonova.identity.service import Identity
 
@@ -28,3 +29,4 @@ class Cloud:
     images: Images
     networks: Networks
     metadata: Metadata
+    readiness: Readiness

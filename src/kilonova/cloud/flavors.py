@@ -23,7 +23,7 @@ class Flavors:
         """
         return await self._store.read(flavors.get, flavor_id, project_id=self._scope(ctx))
 
-    async def list(
+    async def page(
         self,
         ctx: RequestContext,
         *,

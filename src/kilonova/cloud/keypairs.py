@@ -37,7 +37,7 @@ class KeyPairs:
         """
         return await self._store.read(keypairs.get, user_id, name)
 
-    async def list(self, user_id: str, *, limit: int = 1000, marker: str | None = None) -> list[KeyPair]:
+    async def page(self, user_id: str, *, limit: int = 1000, marker: str | None = None) -> list[KeyPair]:
         """A page of a user's key pairs, by name."""
         return await self._store.read(keypairs.list_page, user_id, limit=limit, marker=marker)
 

@@ -110,17 +110,17 @@ class Servers:
         """
         return await self._store.read(_detailed, server_id, self._scope(ctx), self._default_zone)
 
-    async def list(
+    async def page(
         self, ctx: RequestContext, wanted: ServerFilter, page: Page, *, all_projects: bool = False
     ) -> list[Detailed]:
         """One page of servers with what their views show; three statements for any number."""
         wanted = self._visible(ctx, wanted, all_projects)
         return await self._store.read(_detailed_page, wanted, page, self._default_zone)
 
-    async def list_brief(
+    async def brief_page(
         self, ctx: RequestContext, wanted: ServerFilter, page: Page, *, all_projects: bool = False
     ) -> list[Server]:
-        """As `list`, with the servers' own rows alone."""
+        """As `page`, with the servers' own rows alone."""
         wanted = self._visible(ctx, wanted, all_projects)
         return await self._store.read(servers.list_page, wanted, page)
 
@@ -341,7 +341,7 @@ def _create(tx: Tx, ctx: RequestContext, request: ServerRequest, plan: _Plan) ->
     if request.key_name is not None:
         key = _or_bad_request(partial(keypairs.get, tx, ctx.user_id, request.key_name), "Invalid key_name provided.")
     zone, force_host = _zone(tx, request)
-    limit = quotas.limits(tx, ctx.project_id)["metadata_items"]
+    limit = quotas.limits(tx, ctx.project_id).get("metadata_items", quotas.UNLIMITED)
     if limit != quotas.UNLIMITED and len(request.metadata) > limit:
         raise QuotaExceeded(resource="metadata_items", limit=limit, used=0, asked=len(request.metadata))
     if request.requested_host is not None:
@@ -508,7 +508,7 @@ def _set_metadata(
 ) -> dict[str, str]:
     server = servers.get(tx, server_id, project_id=project_id)
     metadata = items if replace else {**server.metadata, **items}
-    limit = quotas.limits(tx, server.project_id)["metadata_items"]
+    limit = quotas.limits(tx, server.project_id).get("metadata_items", quotas.UNLIMITED)
     if limit != quotas.UNLIMITED and len(metadata) > limit:
         raise QuotaExceeded(resource="metadata_items", limit=limit, used=len(server.metadata), asked=len(items))
     servers.update(tx, server_id, at=at, metadata=metadata)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from kilonova.api.compute.api import api
-from kilonova.api.compute.shared import Name, boolean, links, page_limit, whole
-from kilonova.api.http.paging import next_links
+from kilonova.api.compute.shared import Name, boolean, links, whole
+from kilonova.api.http.paging import next_links, page_size
 from kilonova.api.http.routing import Reply, Request
 from kilonova.api.http.schema import Since
 from kilonova.api.http.views import Field, View
@@ -82,11 +82,11 @@ def _render(view: View, flavor: Flavor, req: Request) -> dict[str, Any]:
 
 
 async def _page(cloud: Cloud, req: Request, query: FlavorQuery, view: View) -> Reply:
-    limit = page_limit(query.limit)
+    limit = page_size(query.limit)
     if query.sort_dir not in ("asc", "desc"):
         raise BadRequest("Invalid input for query parameters sort_dir: use 'asc' or 'desc'.")
     everyone = (query.is_public or "").strip().lower() == "none"
-    found = await cloud.flavors.list(
+    found = await cloud.flavors.page(
         req.ctx,
         is_public=None if everyone else (True if query.is_public is None else boolean("is_public", query.is_public)),
         min_ram=whole("minRam", query.min_ram),
@@ -121,9 +121,7 @@ async def show_flavor(cloud: Cloud, req: Request, flavor_id: str) -> Reply:
     return Reply({"flavor": _render(DETAIL, await cloud.flavors.get(req.ctx, flavor_id), req)})
 
 
-@api.route(
-    "POST", "/flavors", policy="os_compute_api:os-flavor-manage:create", body_key="flavor", status=200
-)
+@api.route("POST", "/flavors", policy="os_compute_api:os-flavor-manage:create", body_key="flavor", status=200)
 async def create_flavor(cloud: Cloud, req: Request, body: FlavorCreate) -> Reply:
     """Add a flavor."""
     wanted_id = None if body.id in (None, "auto") else str(body.id)
@@ -179,7 +177,9 @@ def _factor(value: float | str) -> float:
     try:
         factor = float(value)
     except ValueError:
-        raise BadRequest(f"Invalid input for field/attribute rxtx_factor. Value: {value}. It must be a number.") from None
+        raise BadRequest(
+            f"Invalid input for field/attribute rxtx_factor. Value: {value}. It must be a number."
+        ) from None
     if not 0 < factor < 3.4e38:
         raise BadRequest(f"Invalid input for field/attribute rxtx_factor. Value: {value}. It must be above 0.")
     return factor
@@ -197,17 +197,13 @@ class SpecsBody(Struct, forbid_unknown_fields=True):
     extra_specs: Specs
 
 
-@api.route(
-    "GET", "/flavors/{flavor_id}/os-extra_specs", policy="os_compute_api:os-flavor-extra-specs:index"
-)
+@api.route("GET", "/flavors/{flavor_id}/os-extra_specs", policy="os_compute_api:os-flavor-extra-specs:index")
 async def list_extra_specs(cloud: Cloud, req: Request, flavor_id: str) -> Reply:
     """A flavor's extra specs."""
     return Reply({"extra_specs": (await cloud.flavors.get(req.ctx, flavor_id)).extra_specs})
 
 
-@api.route(
-    "POST", "/flavors/{flavor_id}/os-extra_specs", policy="os_compute_api:os-flavor-extra-specs:create"
-)
+@api.route("POST", "/flavors/{flavor_id}/os-extra_specs", policy="os_compute_api:os-flavor-extra-specs:create")
 async def create_extra_specs(cloud: Cloud, req: Request, flavor_id: str, body: SpecsBody) -> Reply:
     """Add extra specs."""
     specs = {key: str(value) for key, value in body.extra_specs.items()}
@@ -215,9 +211,7 @@ async def create_extra_specs(cloud: Cloud, req: Request, flavor_id: str, body: S
     return Reply({"extra_specs": specs})
 
 
-@api.route(
-    "GET", "/flavors/{flavor_id}/os-extra_specs/{key}", policy="os_compute_api:os-flavor-extra-specs:show"
-)
+@api.route("GET", "/flavors/{flavor_id}/os-extra_specs/{key}", policy="os_compute_api:os-flavor-extra-specs:show")
 async def show_extra_spec(cloud: Cloud, req: Request, flavor_id: str, key: str) -> Reply:
     """One extra spec."""
     specs = (await cloud.flavors.get(req.ctx, flavor_id)).extra_specs
@@ -226,9 +220,7 @@ async def show_extra_spec(cloud: Cloud, req: Request, flavor_id: str, key: str) 
     return Reply({key: specs[key]})
 
 
-@api.route(
-    "PUT", "/flavors/{flavor_id}/os-extra_specs/{key}", policy="os_compute_api:os-flavor-extra-specs:update"
-)
+@api.route("PUT", "/flavors/{flavor_id}/os-extra_specs/{key}", policy="os_compute_api:os-flavor-extra-specs:update")
 async def update_extra_spec(cloud: Cloud, req: Request, flavor_id: str, key: str, body: Specs) -> Reply:
     """Set one extra spec."""
     if list(body) != [key]:
@@ -237,9 +229,7 @@ async def update_extra_spec(cloud: Cloud, req: Request, flavor_id: str, key: str
     return Reply({key: str(body[key])})
 
 
-@api.route(
-    "DELETE", "/flavors/{flavor_id}/os-extra_specs/{key}", policy="os_compute_api:os-flavor-extra-specs:delete"
-)
+@api.route("DELETE", "/flavors/{flavor_id}/os-extra_specs/{key}", policy="os_compute_api:os-flavor-extra-specs:delete")
 async def delete_extra_spec(cloud: Cloud, req: Request, flavor_id: str, key: str) -> Reply:
     """Remove one extra spec."""
     await cloud.flavors.delete_extra_spec(flavor_id, key)

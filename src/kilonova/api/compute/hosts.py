@@ -6,8 +6,8 @@ import orjson
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from kilonova.api.compute.api import api
-from kilonova.api.compute.shared import page_limit, timestamp_us
-from kilonova.api.http.paging import next_links
+from kilonova.api.compute.shared import timestamp_us
+from kilonova.api.http.paging import next_links, page_size
 from kilonova.api.http.routing import Reply, Request
 from kilonova.api.http.views import Field, View
 from kilonova.cloud.cloud import Cloud
@@ -200,7 +200,7 @@ def _hypervisor(h: Hypervisor, req: Request, *, in_detail: bool) -> dict[str, An
 
 
 async def _hypervisors(cloud: Cloud, req: Request, query: HypervisorQuery, *, in_detail: bool) -> Reply:
-    limit = page_limit(query.limit)
+    limit = page_size(query.limit)
     found = await cloud.hosts.hypervisors(name_like=query.pattern)
     if query.pattern is not None and not found:
         raise NotFound(kind="Hypervisor matching", id=query.pattern)
@@ -229,9 +229,7 @@ async def list_hypervisors_detail(cloud: Cloud, req: Request, query: HypervisorQ
     return await _hypervisors(cloud, req, query, in_detail=True)
 
 
-@api.route(
-    "GET", "/os-hypervisors/statistics", policy="os_compute_api:os-hypervisors:statistics", until="2.87"
-)
+@api.route("GET", "/os-hypervisors/statistics", policy="os_compute_api:os-hypervisors:statistics", until="2.87")
 async def hypervisor_statistics(cloud: Cloud, req: Request) -> Reply:
     """Sums over all hosts."""
     found = await cloud.hosts.hypervisors()
@@ -323,4 +321,3 @@ async def show_limits(cloud: Cloud, req: Request, query: LimitsQuery) -> Reply:
     absolute |= {name: quota[resource][1] for name, resource in _USED.items()}
     absolute["maxImageMeta"] = quota["metadata_items"][0]
     return Reply({"limits": {"rate": [], "absolute": absolute}})
-

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from kilonova.api.compute.api import api
-from kilonova.api.compute.shared import page_limit, timestamp_us
-from kilonova.api.http.paging import next_links
+from kilonova.api.compute.shared import timestamp_us
+from kilonova.api.http.paging import next_links, page_size
 from kilonova.api.http.microversions import Version
 from kilonova.api.http.routing import Reply, Request
 from kilonova.api.http.schema import Since
@@ -79,8 +79,8 @@ def _owner(cloud: Cloud, req: Request, action: str, user_id: str | None) -> str:
 async def list_keypairs(cloud: Cloud, req: Request, query: KeyPairQuery) -> Reply:
     """A user's key pairs."""
     owner = _owner(cloud, req, "index", query.user_id)
-    limit = page_limit(query.limit)
-    found = await cloud.keypairs.list(owner, limit=limit, marker=query.marker)
+    limit = page_size(query.limit)
+    found = await cloud.keypairs.page(owner, limit=limit, marker=query.marker)
     body: dict[str, Any] = {"keypairs": [{"keypair": _summary(keypair, req)} for keypair in found]}
     further = next_links(req, limit, [keypair.name for keypair in found])
     if further:

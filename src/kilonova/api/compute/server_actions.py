@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Struct
 
 from kilonova.api.compute.api import api
-from kilonova.api.compute.shared import moment, page_limit, timestamp_us
-from kilonova.api.http.paging import next_links
+from kilonova.api.compute.shared import moment, timestamp_us
+from kilonova.api.http.paging import next_links, page_size
 from kilonova.api.http.routing import Reply, Request
 from kilonova.api.http.schema import convert
 from kilonova.api.http.views import Field, View
@@ -125,7 +125,7 @@ class ActionQuery(Struct, kw_only=True):
 @api.route("GET", "/servers/{server_id}/os-instance-actions", policy="os_compute_api:os-instance-actions:list")
 async def list_actions(cloud: Cloud, req: Request, server_id: str, query: ActionQuery) -> Reply:
     """What was asked of a server, newest first. Also of a deleted one."""
-    limit = page_limit(query.limit)
+    limit = page_size(query.limit)
     found = await cloud.servers.actions(
         req.ctx,
         server_id,
@@ -153,9 +153,7 @@ async def show_action(cloud: Cloud, req: Request, server_id: str, request_id: st
     with_host = allows(req.ctx, "os_compute_api:os-instance-actions:events", target)
     with_details = allows(req.ctx, "os_compute_api:os-instance-actions:events:details", target)
     view = SUMMARY.render(action, req.microversion)
-    view["events"] = [
-        _event(step, action, with_host=with_host, with_details=with_details) for step in reversed(steps)
-    ]
+    view["events"] = [_event(step, action, with_host=with_host, with_details=with_details) for step in reversed(steps)]
     return Reply({"instanceAction": view})
 
 

@@ -8,9 +8,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from kilonova.api.compute.api import api
 from kilonova.api.compute.server_views import BRIEF, Shown, detail, plain_addresses, power_state
-from kilonova.api.compute.shared import MetadataKey, MetadataValue, Name, Text, boolean, links, moment, page_limit
+from kilonova.api.compute.shared import MetadataKey, MetadataValue, Name, Text, boolean, links, moment
 from kilonova.api.http.microversions import Version
-from kilonova.api.http.paging import next_links
+from kilonova.api.http.paging import next_links, page_size
 from kilonova.api.http.routing import Reply, Request
 from kilonova.api.http.schema import Since, Until
 from kilonova.cloud.cloud import Cloud
@@ -172,7 +172,9 @@ class ServerQuery(Struct, kw_only=True):
 async def create_server(cloud: Cloud, req: Request, body: CreateBody) -> Reply:
     """Accept one server or several equal ones. The build goes on as a task; the client polls the Location."""
     wanted = body.server
-    made = await cloud.servers.create(req.ctx, _request(wanted, body, networks_required=req.microversion >= NETWORKS_REQUIRED))
+    made = await cloud.servers.create(
+        req.ctx, _request(wanted, body, networks_required=req.microversion >= NETWORKS_REQUIRED)
+    )
     if boolean("return_reservation_id", str(wanted.return_reservation_id)):
         return Reply({"reservation_id": made.reservation_id})
     first = made.servers[0]
@@ -279,9 +281,7 @@ def _networks(wanted: ServerCreate, words_allowed: bool) -> list[RequestedNetwor
             )
         if network.fixed_ip is not None:
             _address("fixed_ip", network.fixed_ip, version=4)
-    asked = [
-        RequestedNetwork(network_id=n.uuid, port_id=n.port, fixed_ip=n.fixed_ip, tag=n.tag) for n in networks
-    ]
+    asked = [RequestedNetwork(network_id=n.uuid, port_id=n.port, fixed_ip=n.fixed_ip, tag=n.tag) for n in networks]
     return asked or "default"
 
 
@@ -342,17 +342,17 @@ async def list_servers_detail(cloud: Cloud, req: Request, query: ServerQuery) ->
 async def _list(cloud: Cloud, req: Request, query: ServerQuery, *, in_detail: bool) -> Reply:
     everyone = bool(boolean("all_tenants", query.all_tenants)) if query.all_tenants else query.all_tenants == ""
     wanted = _filter(req, query, everyone)
-    limit = page_limit(query.limit)
+    limit = page_size(query.limit)
     page = Page(limit=limit, marker=query.marker or None, sort=_sort(query))
     if wanted is None:
         return Reply({"servers": []})
     if in_detail:
-        detailed = await cloud.servers.list(req.ctx, wanted, page, all_projects=everyone)
+        detailed = await cloud.servers.page(req.ctx, wanted, page, all_projects=everyone)
         as_admin = _sees_admin_fields(cloud, req)
         shown = [detail(Shown.of(d, req), with_admin_fields=as_admin) for d in detailed]
         ids = [d.server.id for d in detailed]
     else:
-        found = await cloud.servers.list_brief(req.ctx, wanted, page, all_projects=everyone)
+        found = await cloud.servers.brief_page(req.ctx, wanted, page, all_projects=everyone)
         shown = [BRIEF.render(Shown(server, [], "", "", req), req.microversion) for server in found]
         ids = [server.id for server in found]
     body: dict[str, Any] = {"servers": shown}
@@ -531,4 +531,3 @@ async def show_addresses(cloud: Cloud, req: Request, server_id: str, network: st
     if network not in found:
         raise NotFound(kind="Network", id=network)
     return Reply({network: found[network]})
-

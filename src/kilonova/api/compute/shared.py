@@ -77,12 +77,3 @@ def whole(name: str, text: str | None, *, default: int = 0) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise BadRequest(f"Invalid input for query parameters {name}: '{text}' is not a whole number.")
     return int(text)
-
-
-MAX_LIMIT = 1000
-"""Rows of one page at most."""
-
-
-def page_limit(text: str | None) -> int:
-    """The page's length: at most `MAX_LIMIT`, which 0 and nothing stand for as well."""
-    return min(whole("limit", text) or MAX_LIMIT, MAX_LIMIT)

@@ -10,29 +10,15 @@ from kilonova.store.transactions import Tx, insert_if_absent
 
 UNLIMITED = -1
 
-DEFAULTS: Mapping[str, int] = {
-    "instances": 10,
-    "cores": 20,
-    "ram": 51200,
-    "metadata_items": 128,
-    "key_pairs": 100,
-    "server_groups": 10,
-    "server_group_members": 10,
-    "network": 100,
-    "subnet": 100,
-    "port": 500,
-}
-"""Limits where nobody has said otherwise; ``ram`` in MiB. The numbers are those that operators of OpenStack know."""
-
 
 def limits(tx: Tx, owner: str) -> dict[str, int]:
-    """Limit of every resource for one project or user."""
+    """Limits of one project or user, where it has none of its own those for all; a resource without any is not limited."""
     rows = tx.execute(
         sa.select(quota_limits.c.owner, quota_limits.c.resource, quota_limits.c.limit).where(
             quota_limits.c.owner.in_((owner, ""))
         )
     ).all()
-    merged = dict(DEFAULTS)
+    merged: dict[str, int] = {}
     for wanted in ("", owner):
         merged.update({row.resource: row.limit for row in rows if row.owner == wanted})
     return merged

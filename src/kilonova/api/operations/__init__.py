@@ -1,0 +1,1 @@
+"""For the operator and the load balancer: ``/readyz`` and ``/metrics``. Nobody need be logged in."""
