@@ -1,9 +1,10 @@
 """Who may do what: rules in oslo.policy's syntax, with defaults that a file overrides, answered from memory.
 
-A rule's default is data (`Default`). The operator's file, in oslo.policy's form (YAML, or JSON as a kind of YAML), wins
-by name and is read again when it changes. oslo.policy itself parses and decides; since that takes tens of
-microseconds a check, each decision is remembered by what it depended on: the rule, the caller's credentials
-and the target. A rule that nobody declared allows nothing.
+A rule's default is data (`Default`). Each service has its own set (`RuleSet`), because the services call different things
+``admin_or_owner``; and its own file, in oslo.policy's form (YAML, or JSON as a kind of YAML), which wins by name and is
+read again when it changes. oslo.policy itself parses and decides; since that takes tens of microseconds and more,
+each decision is remembered by what it depended on: the rule, the caller's credentials and the target.
+A rule that nobody declared allows nothing.
 
 This room knows no errors of the cloud: `kilonova.cloud.policy` makes a refusal of a "no".
 """
@@ -51,34 +52,37 @@ class Default:
     """Besides the check, the token's scope must be one of these: ``project``, ``domain``, ``system``. None is any."""
 
 
+@dataclass(frozen=True)
+class RuleSet:
+    """The rules of one service."""
+
+    service: str
+    defaults: tuple[Default, ...]
+    file: Path | None = None
+    """Rules that win over the defaults. It need not exist yet."""
+
+
 class Policy:
-    """All rules of one cloud."""
+    """All rules of one cloud. Where two services have a rule of the same name, the first answers for it."""
 
-    def __init__(self, defaults: Iterable[Default], *, clock: Clock, file: Path | None = None) -> None:
+    def __init__(self, sets: Iterable[RuleSet], *, clock: Clock) -> None:
         """
-        Args:
-            file: rules that win over the defaults; it need not exist yet.
-
         Raises:
-            PolicyFileError: the file is there and cannot be used.
-            ValueError: two defaults have the same name and do not agree.
+            PolicyFileError: a file is there and cannot be used.
         """
-        self._defaults: dict[str, Default] = {}
-        for default in defaults:
-            if self._defaults.setdefault(default.name, default).check != default.check:
-                raise ValueError(f"The policy rule {default.name} has two defaults.")
-        self._scopes = {d.name: frozenset(d.scopes) for d in self._defaults.values() if d.scopes}
         self._clock = clock
-        self._file = file
-        self._stamp = self._stamp_now()
+        self._sets = tuple(sets)
+        self._stamps = [_stamp(one.file) for one in self._sets]
         self._look_again = clock.monotonic() + RECHECK_S
         self._remembered: dict[Any, bool] = {}
         self._reported: set[str] = set()
-        self._enforcer = self._load()
+        self._enforcers = [_enforcer(one) for one in self._sets]
+        self._owners = self._find_owners()
+        self._scopes = {d.name: frozenset(d.scopes) for one in reversed(self._sets) for d in one.defaults if d.scopes}
 
     def allows(self, caller: Caller, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         """Whether `caller` may do `rule` to `target` (its ``project_id``, ``user_id`` and so on)."""
-        if self._file is not None and self._clock.monotonic() >= self._look_again:
+        if self._clock.monotonic() >= self._look_again:
             self._reload_if_changed()
         credentials = caller.credentials()
         key = (
@@ -97,62 +101,72 @@ class Policy:
         return known
 
     def knows(self, rule: str) -> bool:
-        """Whether `rule` is declared, by a default or in the file."""
-        return rule in self._enforcer.rules
+        """Whether `rule` is declared, by a default or in a file."""
+        return rule in self._owners
 
     @property
-    def defaults(self) -> tuple[Default, ...]:
-        """Every rule's default, for documentation."""
-        return tuple(self._defaults.values())
+    def sets(self) -> tuple[RuleSet, ...]:
+        """Every service's rules, for documentation."""
+        return self._sets
 
     def _decide(self, credentials: Mapping[str, Any], rule: str, target: Mapping[str, Any] | None) -> bool:
         scopes = self._scopes.get(rule)
         if scopes is not None and _scope(credentials) not in scopes:
             return False
-        if rule not in self._enforcer.rules:
+        enforcer = self._owners.get(rule)
+        if enforcer is None:
             if rule not in self._reported:
                 self._reported.add(rule)
                 log.error("unknown policy rule", rule=rule)
             return False
-        return bool(self._enforcer.enforce(rule, dict(target or {}), dict(credentials)))
+        return bool(enforcer.enforce(rule, dict(target or {}), dict(credentials)))
 
-    def _load(self) -> "oslo.Enforcer":
-        # Imported here because it costs 0.1 s: what only declares rules (and every command line) goes without.
-        from oslo_config import cfg
-        from oslo_policy import policy as oslo
-
-        rules = {default.name: default.check for default in self._defaults.values()}
-        if self._file is not None and self._stamp is not None:
-            rules.update(_read(self._file))
-        conf = cfg.ConfigOpts()  # our own: oslo.policy wants one, and nobody else shall see it
-        conf(args=[], default_config_files=[], default_config_dirs=[])
-        enforcer = oslo.Enforcer(conf, use_conf=False)
-        enforcer.set_rules(oslo.Rules.from_dict(rules), overwrite=True, use_conf=False)
-        return enforcer
+    def _find_owners(self) -> dict[str, "oslo.Enforcer"]:
+        return {rule: enforcer for enforcer in reversed(self._enforcers) for rule in enforcer.rules}
 
     def _reload_if_changed(self) -> None:
         self._look_again = self._clock.monotonic() + RECHECK_S
-        stamp = self._stamp_now()
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            self._enforcer = self._load()
-        except PolicyFileError as error:
-            # A slip of the pen must not stop a running cloud, nor open it: what held goes on to hold.
-            log.error("policy file not usable, the rules stay as they were", problem=str(error))
-            return
-        self._remembered.clear()
-        log.info("policy file read again", file=str(self._file))
+        for index, one in enumerate(self._sets):
+            stamp = _stamp(one.file)
+            if stamp == self._stamps[index]:
+                continue
+            self._stamps[index] = stamp
+            try:
+                self._enforcers[index] = _enforcer(one)
+            except PolicyFileError as error:
+                # A slip of the pen must not stop a running cloud, nor open it: what held goes on to hold.
+                log.error("policy file not usable, the rules stay as they were", problem=str(error))
+                continue
+            self._owners = self._find_owners()
+            self._remembered.clear()
+            log.info("policy file read again", file=str(one.file))
 
-    def _stamp_now(self) -> tuple[int, int, int] | None:
-        if self._file is None:
-            return None
-        try:
-            stat = self._file.stat()
-        except OSError:
-            return None
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+def _enforcer(one: RuleSet) -> "oslo.Enforcer":
+    # Imported here because it costs 0.1 s: what only declares rules (and every command line) goes without.
+    from oslo_config import cfg
+    from oslo_policy import policy as oslo
+
+    rules: dict[str, Any] = {default.name: default.check for default in one.defaults}
+    if len(rules) != len(one.defaults):
+        raise ValueError(f"Two of the policy rules of {one.service} have the same name.")
+    if one.file is not None and one.file.exists():
+        rules.update(_read(one.file))
+    conf = cfg.ConfigOpts()  # our own: oslo.policy wants one, and nobody else shall see it
+    conf(args=[], default_config_files=[], default_config_dirs=[])
+    enforcer = oslo.Enforcer(conf, use_conf=False)
+    enforcer.set_rules(oslo.Rules.from_dict(rules), overwrite=True, use_conf=False)
+    return enforcer
+
+
+def _stamp(file: Path | None) -> tuple[int, int, int] | None:
+    if file is None:
+        return None
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _scope(credentials: Mapping[str, Any]) -> str:
