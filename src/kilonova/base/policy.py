@@ -1,10 +1,10 @@
 """Who may do what: rules in oslo.policy's syntax, with defaults that a file overrides, answered from memory.
 
-A rule's default is data (`Default`). Each service has its own set (`RuleSet`), because the services call different things
-``admin_or_owner``; and its own file, in oslo.policy's form (YAML, or JSON as a kind of YAML), which wins by name and is
-read again when it changes. oslo.policy itself parses and decides; since that takes tens of microseconds and more,
-each decision is remembered by what it depended on: the rule, the caller's credentials and the target.
-A rule that nobody declared allows nothing.
+A rule's default is data (`Default`). Each service has its own set (`RuleSet`), because the services call different
+things ``admin_or_owner``; and its own file, in oslo.policy's form (YAML, or JSON as a kind of YAML), which wins by name
+and is read again when it changes. oslo.policy itself parses and decides; since that takes tens of microseconds and
+more, each decision is remembered by what it depended on: the rule, the caller's credentials and the target. A rule
+that nobody declared allows nothing.
 
 This room knows no errors of the cloud: `kilonova.cloud.policy` makes a refusal of a "no".
 """
@@ -122,7 +122,11 @@ class Policy:
         return bool(enforcer.enforce(rule, dict(target or {}), dict(credentials)))
 
     def _find_owners(self) -> dict[str, "oslo.Enforcer"]:
-        return {rule: enforcer for enforcer in reversed(self._enforcers) for rule in enforcer.rules}
+        # A service's file may not take over another service's rules by naming them.
+        found = {rule: enforcer for enforcer in reversed(self._enforcers) for rule in enforcer.rules}
+        for one, enforcer in reversed([*zip(self._sets, self._enforcers, strict=True)]):
+            found.update((default.name, enforcer) for default in one.defaults)
+        return found
 
     def _reload_if_changed(self) -> None:
         self._look_again = self._clock.monotonic() + RECHECK_S

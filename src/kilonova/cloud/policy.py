@@ -21,8 +21,8 @@ class PolicyOptions:
     section: ClassVar[str] = "policy"
 
     policy_dir: str = ""
-    """A directory with ``compute.yaml``, ``identity.yaml`` and so on: rules that win over the defaults, in oslo.policy's
-    form, as each OpenStack service takes them. Changes count from the next second on. Empty: the defaults alone."""
+    """A directory with ``compute.yaml``, ``identity.yaml`` and so on: rules that win over the defaults, in the form of
+    oslo.policy. Changes count from the next second on. Empty: the defaults alone."""
 
 
 class CloudPolicy:

@@ -15,7 +15,7 @@ import falcon.asgi
 import orjson
 
 from kilonova.api.http import discovery
-from kilonova.api.http.bodies import Incoming
+from kilonova.api.http.bodies import Incoming, Outgoing, close
 from kilonova.api.http.dispatch import Call, Endpoint
 from kilonova.api.http.errors import JSON, JSON_ERRORS, Face, Failure
 from kilonova.api.http.request import CloudParts, Reply
@@ -84,14 +84,17 @@ def _responder(endpoint: Endpoint) -> Any:
         call: Call = req.scope["kilonova"]
         try:
             reply, status = await endpoint(call, tuple(path.values()), req.stream)
-            _fill(resp, reply, status)
+            if reply.stream is not None and call.method == "HEAD":
+                await close(reply.stream)
+                reply.stream, reply.body = None, b""
+            _fill(resp, reply, status, call)
         except Exception as error:
             _fill_face(resp, _face(call, error))
 
     return respond
 
 
-def _fill(resp: falcon.asgi.Response, reply: Reply, status: int) -> None:
+def _fill(resp: falcon.asgi.Response, reply: Reply, status: int, call: Call) -> None:
     resp.status = status
     body = reply.body
     if reply.headers:
@@ -99,7 +102,7 @@ def _fill(resp: falcon.asgi.Response, reply: Reply, status: int) -> None:
             resp.set_header(name, value)
     if reply.stream is not None:
         resp.content_type = reply.content_type or "application/octet-stream"
-        resp.stream = reply.stream
+        resp.stream = Outgoing(reply.stream, call.receive)
     elif body is None:
         resp.data = b""
         if reply.content_type is not None:
@@ -231,6 +234,7 @@ class HttpApp:
             source_address=client[0] if client else "",
             headers=headers,
             query_string=scope["query_string"],
+            receive=receive,
             incoming=Incoming(receive, self._options.body_idle_timeout_s) if has_body else receive,
         )
 

@@ -1,4 +1,4 @@
-"""Reading what a client sends after its headers: never more than allowed, never longer than sensible."""
+"""Bodies on the way in and out: never more than allowed in memory, never waiting longer than sensible."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -106,3 +106,37 @@ def check_media_type(headers: Mapping[str, str], accepted: Sequence[str]) -> Non
     charset = parameters.strip().lower().partition("charset=")[2].strip('"')
     if charset and charset not in ("utf-8", "utf8", "us-ascii"):
         raise UnsupportedType(f"The character set {shown(charset)} is not supported; use UTF-8.")
+
+
+class Outgoing:
+    """A reply's stream, which ends when its client has gone and is closed in any case."""
+
+    def __init__(self, stream: AsyncIterator[bytes], receive: Receive) -> None:
+        self._stream = stream
+        self._gone = asyncio.ensure_future(_client_gone(receive))
+
+    def __aiter__(self) -> "Outgoing":
+        return self
+
+    async def __anext__(self) -> bytes:
+        # The server swallows what is sent to a client that has gone: without this, a whole image would be read for it.
+        if self._gone.done():
+            raise StopAsyncIteration
+        return await anext(self._stream)
+
+    async def close(self) -> None:
+        """Called by the web framework when the last byte is sent or something broke."""
+        self._gone.cancel()
+        await close(self._stream)
+
+
+async def close(stream: AsyncIterator[bytes]) -> None:
+    """End a stream before its end, so that its files are closed now and not some time."""
+    aclose = getattr(stream, "aclose", None)
+    if aclose is not None:
+        await aclose()
+
+
+async def _client_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -5,7 +5,7 @@ The order is part of the contract: a client that may not do a thing learns nothi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kilonova.api.http.bodies import Chunks, check_announced, check_media_type, chunks, read_all
@@ -30,13 +30,14 @@ class Call:
     source_address: str
     headers: Mapping[str, str]
     query_string: bytes
+    receive: Any
+    """The server's own `receive`, to see the client go."""
     incoming: Any
-    """The server's `receive`; knows whether the client hung up."""
+    """The same with a limit on silence, if there is a body; knows whether the client hung up."""
     version: Version | None = None
     """Set once negotiated; then the response says so."""
     ctx: RequestContext | None = None
     status: int = 0
-    extra: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 class Endpoint:
