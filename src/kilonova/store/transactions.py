@@ -1,6 +1,7 @@
 """One transaction, as its function sees it, and the statements that the three databases spell differently."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,11 +30,55 @@ class Tx:
 
 def insert_if_absent(tx: Tx, table: sa.Table, values: Mapping[str, Any]) -> bool:
     """Insert a row unless one with the same key stands there; whether it was inserted."""
-    statement: Any
-    if tx.dialect == "sqlite":
-        statement = sqlite.insert(table).on_conflict_do_nothing()
-    elif tx.dialect == "postgresql":
-        statement = postgresql.insert(table).on_conflict_do_nothing()
-    else:
-        statement = mysql.insert(table).prefix_with("IGNORE")
-    return tx.execute(statement.values(**values)).rowcount > 0
+    return tx.execute(_insert_if_absent(table, tx.dialect), values).rowcount > 0
+
+
+@lru_cache(maxsize=256)
+def _insert_if_absent(table: sa.Table, dialect: str) -> sa.Insert:
+    if dialect == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    if dialect == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return mysql.insert(table).prefix_with("IGNORE")
+
+
+# Building a statement costs several times what running it does, and SQLAlchemy keeps the compiled form by shape: so
+# the plain ones are built once for each set of columns, and given their values as parameters.
+
+
+@lru_cache(maxsize=256)
+def _insert(table: sa.Table) -> sa.Insert:
+    return sa.insert(table)
+
+
+@lru_cache(maxsize=1024)
+def _update(table: sa.Table, keys: tuple[str, ...], names: tuple[str, ...]) -> sa.Update:
+    return (
+        sa.update(table)
+        .where(*(table.c[key] == sa.bindparam(f"key_{key}", type_=table.c[key].type) for key in keys))
+        .values({name: sa.bindparam(f"new_{name}", type_=table.c[name].type) for name in names})
+    )
+
+
+@lru_cache(maxsize=1024)
+def _select(table: sa.Table, keys: tuple[str, ...]) -> sa.Select[Any]:
+    return sa.select(table).where(
+        *(table.c[key] == sa.bindparam(f"key_{key}", type_=table.c[key].type) for key in keys)
+    )
+
+
+def insert_row(tx: Tx, table: sa.Table, values: Mapping[str, Any]) -> None:
+    """Insert one row."""
+    tx.execute(_insert(table), values)
+
+
+def update_rows(tx: Tx, table: sa.Table, where: Mapping[str, Any], values: Mapping[str, Any]) -> int:
+    """Set columns of the rows whose columns equal `where`; how many rows."""
+    parameters = {f"key_{key}": value for key, value in where.items()}
+    parameters |= {f"new_{name}": value for name, value in values.items()}
+    return tx.execute(_update(table, tuple(where), tuple(values)), parameters).rowcount
+
+
+def select_rows(tx: Tx, table: sa.Table, where: Mapping[str, Any]) -> sa.CursorResult[Any]:
+    """The rows whose columns equal `where`."""
+    return tx.execute(_select(table, tuple(where)), {f"key_{key}": value for key, value in where.items()})

@@ -12,6 +12,17 @@ from kilonova.store.transactions import Tx
 _inv = inventories.c
 _al = allocations.c
 
+_AMOUNT = sa.bindparam("amount", type_=sa.BigInteger)
+_OF_HOST = sa.update(inventories).where(
+    _inv.host_id == sa.bindparam("host"), _inv.resource_class == sa.bindparam("what")
+)
+_TAKE = _OF_HOST.where(_inv.used + _AMOUNT <= (_inv.total - _inv.reserved) * _inv.allocation_ratio).values(
+    used=_inv.used + _AMOUNT
+)
+_RETURN = _OF_HOST.values(used=_inv.used - _AMOUNT)
+_HELD = sa.select(_al.host_id, _al.resource_class, _al.used).where(_al.server_id == sa.bindparam("server"))
+_ALLOCATE = sa.insert(allocations)
+
 
 def claim_first(
     tx: Tx, *, server_id: str, candidates: Sequence[tuple[int, str]], amounts: Mapping[str, int]
@@ -23,7 +34,7 @@ def claim_first(
     Raises:
         ClaimLost: none of them has room any more.
     """
-    held = {row.host_id for row in tx.execute(sa.select(_al.host_id).where(_al.server_id == server_id))}
+    held = {row.host_id for row in tx.execute(_HELD, {"server": server_id})}
     for host_id, name in candidates:
         if host_id in held:
             return host_id, name
@@ -47,19 +58,14 @@ def _try_claim(tx: Tx, *, server_id: str, host_id: int, amounts: Mapping[str, in
     """
     taken: dict[str, int] = {}
     for resource_class, amount in sorted(amounts.items()):
-        took = tx.execute(
-            sa.update(inventories)
-            .where(_inv.host_id == host_id, _inv.resource_class == resource_class)
-            .where(_inv.used + amount <= (_inv.total - _inv.reserved) * _inv.allocation_ratio)
-            .values(used=_inv.used + amount)
-        )
+        took = tx.execute(_TAKE, {"host": host_id, "what": resource_class, "amount": amount})
         if took.rowcount == 0:
             _give_back(tx, host_id, taken)
             return resource_class
         taken[resource_class] = amount
     if taken:
         tx.execute(
-            sa.insert(allocations),
+            _ALLOCATE,
             [
                 {"server_id": server_id, "host_id": host_id, "resource_class": name, "used": amount}
                 for name, amount in taken.items()
@@ -70,16 +76,12 @@ def _try_claim(tx: Tx, *, server_id: str, host_id: int, amounts: Mapping[str, in
 
 def _give_back(tx: Tx, host_id: int, amounts: Mapping[str, int]) -> None:
     for resource_class, amount in sorted(amounts.items()):
-        tx.execute(
-            sa.update(inventories)
-            .where(_inv.host_id == host_id, _inv.resource_class == resource_class)
-            .values(used=_inv.used - amount)
-        )
+        tx.execute(_RETURN, {"host": host_id, "what": resource_class, "amount": amount})
 
 
 def release(tx: Tx, *, server_id: str) -> None:
     """Give back all that a server holds. Holding nothing is not an error."""
-    rows = tx.execute(sa.select(_al.host_id, _al.resource_class, _al.used).where(_al.server_id == server_id)).all()
+    rows = tx.execute(_HELD, {"server": server_id}).all()
     if not rows:
         return
     tx.execute(sa.delete(allocations).where(_al.server_id == server_id))

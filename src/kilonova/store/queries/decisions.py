@@ -7,12 +7,12 @@ import sqlalchemy as sa
 
 from kilonova.model.server import Decision
 from kilonova.store.tables.servers import decisions
-from kilonova.store.transactions import Tx
+from kilonova.store.transactions import Tx, insert_row
 
 
 def add(tx: Tx, decision: Decision) -> None:
     """Keep the scheduler's answer."""
-    tx.execute(sa.insert(decisions).values(**msgspec.structs.asdict(decision)))
+    insert_row(tx, decisions, msgspec.structs.asdict(decision))
 
 
 def of_server(tx: Tx, server_id: str) -> list[Decision]:

@@ -14,7 +14,7 @@ from kilonova.model.states import TaskState, VMState
 from kilonova.store.queries import services as service_queries
 from kilonova.store.tables.hosts import hosts, inventories, sequences, services
 from kilonova.store.tables.servers import servers
-from kilonova.store.transactions import Tx, insert_if_absent
+from kilonova.store.transactions import Tx, insert_if_absent, update_rows
 
 _h = hosts.c
 _inv = inventories.c
@@ -24,24 +24,28 @@ BUSY = (TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.SPAWNING)
 """Task states that mean disk-heavy work on the host, besides vm_state ``building``."""
 
 
+_BUMP = sa.update(sequences).where(sequences.c.name == _FEED).values(value=sequences.c.value + 1)
+_SEQ = sa.select(sequences.c.value).where(sequences.c.name == _FEED)
+
+
 def _next_seq(tx: Tx) -> int:
-    if tx.execute(
-        sa.update(sequences).where(sequences.c.name == _FEED).values(value=sequences.c.value + 1)
-    ).rowcount == 0 and not insert_if_absent(tx, sequences, {"name": _FEED, "value": 1}):
+    if tx.execute(_BUMP).rowcount == 0 and not insert_if_absent(tx, sequences, {"name": _FEED, "value": 1}):
         return _next_seq(tx)
-    return int(tx.execute(sa.select(sequences.c.value).where(sequences.c.name == _FEED)).scalar_one())
+    return int(tx.execute(_SEQ).scalar_one())
 
 
 def touch(tx: Tx, host_ids: Sequence[int]) -> None:
     """Put hosts at the end of the feed: something that schedulers see has changed."""
-    if host_ids:
-        tx.execute(sa.update(hosts).where(_h.id.in_(host_ids)).values(seq=_next_seq(tx)))
+    seq = _next_seq(tx) if host_ids else 0
+    for host_id in host_ids:
+        update_rows(tx, hosts, {"id": host_id}, {"seq": seq})
 
 
 def touch_by_name(tx: Tx, names: Sequence[str]) -> None:
     """As `touch`, by host name."""
-    if names:
-        tx.execute(sa.update(hosts).where(_h.name.in_(names)).values(seq=_next_seq(tx)))
+    seq = _next_seq(tx) if names else 0
+    for name in names:
+        update_rows(tx, hosts, {"name": name}, {"seq": seq})
 
 
 def record_report(
@@ -117,6 +121,9 @@ def _for_scheduling(report: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in report.items() if key not in _VOLATILE}
 
 
+_BUILD_WENT_WELL = sa.update(hosts).where(_h.name == sa.bindparam("host"), _h.failed_builds > 0).values(failed_builds=0)
+
+
 def count_build(tx: Tx, host: str, *, failed: bool) -> None:
     """Count a build that failed on a host; one that went well sets the count back to zero."""
     if failed:
@@ -124,12 +131,12 @@ def count_build(tx: Tx, host: str, *, failed: bool) -> None:
             sa.update(hosts).where(_h.name == host).values(failed_builds=_h.failed_builds + 1, seq=_next_seq(tx))
         )
     else:
-        tx.execute(sa.update(hosts).where(_h.name == host, _h.failed_builds > 0).values(failed_builds=0))
+        tx.execute(_BUILD_WENT_WELL, {"host": host})
 
 
 def last_seq(tx: Tx) -> int:
     """Where the feed ends now. Cheap: schedulers ask before each decision."""
-    value = tx.execute(sa.select(sequences.c.value).where(sequences.c.name == _FEED)).scalar()
+    value = tx.execute(_SEQ).scalar()
     return int(value or 0)
 
 

@@ -6,18 +6,24 @@ import sqlalchemy as sa
 
 from kilonova.model.errors import QuotaExceeded
 from kilonova.store.tables.quotas import quota_limits, quota_usages
-from kilonova.store.transactions import Tx, insert_if_absent
+from kilonova.store.transactions import Tx, insert_if_absent, select_rows
 
 UNLIMITED = -1
 
+_u = quota_usages.c
+_AMOUNT = sa.bindparam("amount", type_=sa.BigInteger)
+_MINE = sa.update(quota_usages).where(_u.owner == sa.bindparam("who"), _u.resource == sa.bindparam("what"))
+_TAKE = _MINE.values(used=_u.used + _AMOUNT)
+_TAKE_WITHIN = _TAKE.where(_u.used + _AMOUNT <= sa.bindparam("limit", type_=sa.BigInteger))
+_RETURN = _MINE.values(used=sa.case((_u.used >= _AMOUNT, _u.used - _AMOUNT), else_=0))
+_LIMITS = sa.select(quota_limits.c.owner, quota_limits.c.resource, quota_limits.c.limit).where(
+    sa.or_(quota_limits.c.owner == sa.bindparam("who"), quota_limits.c.owner == "")
+)
+
 
 def limits(tx: Tx, owner: str) -> dict[str, int]:
-    """Limits of one project or user, where it has none of its own those for all; a resource without any is not limited."""
-    rows = tx.execute(
-        sa.select(quota_limits.c.owner, quota_limits.c.resource, quota_limits.c.limit).where(
-            quota_limits.c.owner.in_((owner, ""))
-        )
-    ).all()
+    """Limits of one project or user: its own, else those for all. A resource without any is not limited."""
+    rows = tx.execute(_LIMITS, {"who": owner}).all()
     merged: dict[str, int] = {}
     for wanted in ("", owner):
         merged.update({row.resource: row.limit for row in rows if row.owner == wanted})
@@ -26,7 +32,7 @@ def limits(tx: Tx, owner: str) -> dict[str, int]:
 
 def used(tx: Tx, owner: str) -> dict[str, int]:
     """What one project or user uses of each resource."""
-    rows = tx.execute(sa.select(quota_usages.c.resource, quota_usages.c.used).where(quota_usages.c.owner == owner))
+    rows = select_rows(tx, quota_usages, {"owner": owner})
     return {row.resource: row.used for row in rows}
 
 
@@ -57,32 +63,22 @@ def take(tx: Tx, owner: str, amounts: Mapping[str, int]) -> None:
         QuotaExceeded: names the first resource that does not fit.
     """
     limit_of = limits(tx, owner)
-    usage = quota_usages.c
     for resource, amount in sorted(amounts.items()):
         if amount == 0:
             continue
         limit = limit_of.get(resource, UNLIMITED)
-        statement = (
-            sa.update(quota_usages)
-            .where(usage.owner == owner, usage.resource == resource)
-            .values(used=usage.used + amount)
-        )
+        statement, parameters = _TAKE, {"who": owner, "what": resource, "amount": amount}
         if limit != UNLIMITED:
-            statement = statement.where(usage.used + amount <= limit)
-        if tx.execute(statement).rowcount:
+            statement, parameters = _TAKE_WITHIN, {**parameters, "limit": limit}
+        if tx.execute(statement, parameters).rowcount:
             continue
         insert_if_absent(tx, quota_usages, {"owner": owner, "resource": resource, "used": 0})
-        if tx.execute(statement).rowcount == 0:
+        if tx.execute(statement, parameters).rowcount == 0:
             in_use = used(tx, owner).get(resource, 0)
             raise QuotaExceeded(resource=resource, limit=limit, used=in_use, asked=amount)
 
 
 def give_back(tx: Tx, owner: str, amounts: Mapping[str, int]) -> None:
     """Return what `take` took. Never goes below zero."""
-    usage = quota_usages.c
     for resource, amount in sorted(amounts.items()):
-        tx.execute(
-            sa.update(quota_usages)
-            .where(usage.owner == owner, usage.resource == resource)
-            .values(used=sa.case((usage.used >= amount, usage.used - amount), else_=0))
-        )
+        tx.execute(_RETURN, {"who": owner, "what": resource, "amount": amount})

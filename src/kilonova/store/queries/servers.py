@@ -13,7 +13,7 @@ from kilonova.model.flavor import Flavor
 from kilonova.model.server import Fault, Page, Server, ServerAction, ServerFilter, ServerOrder
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.store.tables.servers import server_actions, server_faults, servers
-from kilonova.store.transactions import Tx
+from kilonova.store.transactions import Tx, insert_row, select_rows, update_rows
 
 _c = servers.c
 
@@ -104,13 +104,10 @@ def insert(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def find(tx: Tx, server_id: str, *, project_id: str | None = None, deleted: bool = False) -> Server | None:
     """A server with its fault, or None. With `project_id`, only of that project; `deleted` ones only if asked."""
-    query = sa.select(servers).where(_c.id == server_id)
-    if project_id is not None:
-        query = query.where(_c.project_id == project_id)
-    if not deleted:
-        query = query.where(_c.deleted_at.is_(None))
-    row = tx.execute(query).first()
-    if row is None:
+    row = select_rows(tx, servers, {"id": server_id}).first()
+    if row is None or (row.deleted_at is not None and not deleted):
+        return None
+    if project_id is not None and row.project_id != project_id:
         return None
     fault = faults(tx, [row.id]).get(row.id) if row.vm_state == VMState.ERROR else None
     return _server(row, fault)
@@ -244,7 +241,7 @@ def _matching(tx: Tx, query: sa.Select[Any], wanted: ServerFilter, limit: int) -
 
 def update(tx: Tx, server_id: str, *, at: datetime, **values: Any) -> None:
     """Write some columns of one server."""
-    tx.execute(sa.update(servers).where(_c.id == server_id).values(updated_at=at, **values))
+    update_rows(tx, servers, {"id": server_id}, {"updated_at": at, **values})
 
 
 def become(
@@ -305,32 +302,27 @@ def add_action(
     at: datetime,
 ) -> None:
     """Record that something was asked of a server."""
-    tx.execute(
-        sa.insert(server_actions).values(
-            server_id=server_id,
-            action=action,
-            request_id=request_id,
-            user_id=user_id,
-            project_id=project_id,
-            task_id=task_id,
-            started_at=at,
-            updated_at=at,
-        )
-    )
+    values = {
+        "server_id": server_id,
+        "action": action,
+        "request_id": request_id,
+        "user_id": user_id,
+        "project_id": project_id,
+        "task_id": task_id,
+        "started_at": at,
+        "updated_at": at,
+    }
+    insert_row(tx, server_actions, values)
 
 
 def fail_action(tx: Tx, *, task_id: str, message: str, at: datetime) -> None:
     """Record that the action behind a task came to nothing."""
-    tx.execute(
-        sa.update(server_actions)
-        .where(server_actions.c.task_id == task_id)
-        .values(message=message[:512], updated_at=at)
-    )
+    update_rows(tx, server_actions, {"task_id": task_id}, {"message": message[:512], "updated_at": at})
 
 
 def touch_action(tx: Tx, *, task_id: str, at: datetime) -> None:
     """Record that the action behind a task has moved on."""
-    tx.execute(sa.update(server_actions).where(server_actions.c.task_id == task_id).values(updated_at=at))
+    update_rows(tx, server_actions, {"task_id": task_id}, {"updated_at": at})
 
 
 def _action(row: Any) -> ServerAction:

@@ -6,6 +6,7 @@ worked on it before can be told from whoever works on it now, here and on the ag
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -14,10 +15,23 @@ import sqlalchemy as sa
 from kilonova.model.errors import Busy
 from kilonova.model.task import Failure, StepRecord, Task
 from kilonova.store.tables.tasks import task_steps, task_subjects, tasks
-from kilonova.store.transactions import Tx, insert_if_absent
+from kilonova.store.transactions import Tx, insert_if_absent, insert_row
 
 _t = tasks.c
 _s = task_subjects.c
+
+
+_TAKE_SUBJECT = (
+    sa.update(task_subjects)
+    .where(_s.subject == sa.bindparam("who"))
+    .values(live_task=sa.bindparam("task"), epoch=_s.epoch + 1)
+)
+_TAKE_FREE_SUBJECT = _TAKE_SUBJECT.where(_s.live_task.is_(None))
+_FREE_SUBJECT = (
+    sa.update(task_subjects)
+    .where(_s.subject == sa.bindparam("who"), _s.live_task == sa.bindparam("task"))
+    .values(live_task=None)
+)
 
 
 class LeaseLost(Exception):
@@ -43,34 +57,35 @@ def insert(
     Raises:
         Busy: the subject has a live task.
     """
-    claim = sa.update(task_subjects).where(_s.subject == subject)
+    claim = _TAKE_FREE_SUBJECT
     if supersede:
+        claim = _TAKE_SUBJECT
         # Whoever works on the old task learns by the epoch that it has lost.
         current = tx.execute(sa.select(_s.live_task).where(_s.subject == subject)).scalar()
         if current is not None:
             _end(tx, current, outcome="superseded", at=at)
-    else:
-        claim = claim.where(_s.live_task.is_(None))
-    if tx.execute(claim.values(live_task=task_id, epoch=_s.epoch + 1)).rowcount == 0 and not insert_if_absent(
+    if tx.execute(claim, {"who": subject, "task": task_id}).rowcount == 0 and not insert_if_absent(
         tx, task_subjects, {"subject": subject, "epoch": 1, "live_task": task_id}
     ):
         raise Busy(subject=subject)
-    tx.execute(
-        sa.insert(tasks).values(
-            id=task_id,
-            kind=kind,
-            subject=subject,
-            step=0,
-            undoing=False,
-            payload=dict(payload),
-            failure=None,
-            attempt=1,
-            tries=0,
-            epoch=0,
-            due_at=at,
-            request_id=request_id,
-            created_at=at,
-        )
+    insert_row(
+        tx,
+        tasks,
+        {
+            "id": task_id,
+            "kind": kind,
+            "subject": subject,
+            "step": 0,
+            "undoing": False,
+            "payload": dict(payload),
+            "failure": None,
+            "attempt": 1,
+            "tries": 0,
+            "epoch": 0,
+            "due_at": at,
+            "request_id": request_id,
+            "created_at": at,
+        },
     )
 
 
@@ -186,13 +201,24 @@ def finish(tx: Tx, task: Task, *, outcome: str, at: datetime) -> None:
 
 
 def _guarded(tx: Tx, task: Task, values: Mapping[str, Any]) -> None:
-    moved = tx.execute(
-        sa.update(tasks)
-        .where(_t.id == task.id, _t.epoch == task.epoch, _t.outcome.is_(None), _t.lease_owner.is_not(None))
-        .values(**values)
-    )
+    parameters = {f"new_{name}": value for name, value in values.items()}
+    moved = tx.execute(_guarded_update(tuple(values)), {"task": task.id, "of_epoch": task.epoch, **parameters})
     if moved.rowcount == 0:
         raise LeaseLost(task.id)
+
+
+@lru_cache(maxsize=64)
+def _guarded_update(names: tuple[str, ...]) -> sa.Update:
+    return (
+        sa.update(tasks)
+        .where(
+            _t.id == sa.bindparam("task"),
+            _t.epoch == sa.bindparam("of_epoch"),
+            _t.outcome.is_(None),
+            _t.lease_owner.is_not(None),
+        )
+        .values({name: sa.bindparam(f"new_{name}", type_=_t[name].type) for name in names})
+    )
 
 
 def _end(tx: Tx, task_id: str, *, outcome: str, at: datetime) -> None:
@@ -205,7 +231,7 @@ def _end(tx: Tx, task_id: str, *, outcome: str, at: datetime) -> None:
 
 def record_step(tx: Tx, record: StepRecord) -> None:
     """Write one line of a task's log."""
-    tx.execute(sa.insert(task_steps).values(**msgspec.structs.asdict(record)))
+    insert_row(tx, task_steps, msgspec.structs.asdict(record))
 
 
 def steps_of(tx: Tx, task_ids: Sequence[str]) -> dict[str, list[StepRecord]]:
