@@ -16,6 +16,7 @@ import contextvars
 import logging
 import sys
 from collections.abc import Iterator, MutableMapping
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,9 +62,14 @@ def _with_context(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMa
 
 def _mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key in event:
-        if any(word in key for word in _SECRET_WORDS):
+        if _is_secret(key):
             event[key] = "***"
     return event
+
+
+@lru_cache(maxsize=4096)
+def _is_secret(key: str) -> bool:
+    return any(word in key for word in _SECRET_WORDS)
 
 
 class _Files:
@@ -107,7 +113,7 @@ def set_up(log_dir: Path | None, *, debug: bool = False, stderr: bool = False) -
             _Files(log_dir, stderr),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=log_dir is not None,  # a service: set up once; tests set up many times
     )
     # Libraries that speak through the standard module: their warnings are worth keeping.
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
