@@ -87,6 +87,7 @@ class HostState(msgspec.Struct, frozen=True, kw_only=True):
     vm_mode: str
     supported_instances: tuple[tuple[str, str, str], ...] = ()
     capabilities: dict[str, Any] = {}
+    cpu_info: dict[str, Any] = {}
     traits: tuple[str, ...] = ()
     host_ip: str = ""
 

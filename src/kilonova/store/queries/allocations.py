@@ -101,6 +101,16 @@ def of_server(tx: Tx, server_id: str) -> dict[int, dict[str, int]]:
     return held
 
 
+def hosts_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, int]:
+    """Server to the id of the host on which it holds a claim, of those servers that hold one."""
+    found: dict[str, int] = {}
+    for start in range(0, len(server_ids), 500):  # databases limit the length of a list
+        some = server_ids[start : start + 500]
+        query = sa.select(_al.server_id, _al.host_id).where(_al.server_id.in_(some)).distinct()
+        found.update((row.server_id, row.host_id) for row in tx.execute(query))
+    return found
+
+
 def drift(tx: Tx) -> list[tuple[int, str, int, int]]:
     """Where `inventories.used` is not the sum of the allocations: (host id, class, used, sum). Always empty."""
     total = sa.func.coalesce(sa.func.sum(_al.used), 0)

@@ -209,6 +209,7 @@ def _state(row: Any, inventory: Mapping[str, Any], counts: tuple[int, int]) -> H
         vm_mode=report.get("vm_mode", ""),
         supported_instances=tuple(tuple(t) for t in report.get("supported_instances", ())),
         capabilities=report.get("capabilities", {}),
+        cpu_info=report.get("cpu_info", {}),
         traits=tuple(report.get("traits", ())),
         host_ip=report.get("host_ip", ""),
         **columns,

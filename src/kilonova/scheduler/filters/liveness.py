@@ -1,0 +1,41 @@
+"""Which hosts may be asked at all."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from kilonova.model.request_spec import RequestSpec
+from kilonova.scheduler.plugin import Shortfall
+from kilonova.scheduler.table import LIVENESS, HostTable, Mask
+
+
+@dataclass(frozen=True)
+class AllHostsFilter:
+    """Pass every host."""
+
+    name: str = "AllHostsFilter"
+    reads: frozenset[str] = frozenset({LIVENESS})
+
+    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
+        return None
+
+    def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
+        return hosts.everywhere(True)
+
+
+@dataclass(frozen=True)
+class ComputeFilter:
+    """Pass hosts whose compute service is up and enabled."""
+
+    name: str = "ComputeFilter"
+    reads: frozenset[str] = frozenset({LIVENESS})
+
+    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
+        return None
+
+    def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
+        return hosts.is_up & hosts.is_enabled
+
+    def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
+        down = int((among & ~hosts.is_up).sum())
+        disabled = int((among & hosts.is_up & ~hosts.is_enabled).sum())
+        return Shortfall("is up and enabled", f"{down} down, {disabled} disabled")
