@@ -1,0 +1,136 @@
+"""``kilonova explain SERVER``: why a server landed where it did, or nowhere."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from kilonova.model.request_spec import Explanation
+from kilonova.model.server import Decision
+
+LISTED = 6
+"""Names of removed hosts shown for each filter."""
+
+_STEPS = {
+    "requested_host": "the host that was asked for",
+    "excluded_hosts": "hosts where this build failed before",
+    "force_host": "forced by an administrator; filters are skipped",
+    "room": "what the claim will ask",
+}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "explain",
+        help="show why a server landed where it did, or nowhere",
+        description="Show the stored decisions of the scheduler for one server: the filters and how many hosts each "
+        "left, the scores of the best hosts, the host chosen, and what was missing if there was none.",
+    )
+    parser.add_argument("server", metavar="SERVER", help="a server's id")
+    parser.add_argument("--state", type=Path, default=Path("var"), metavar="DIR", help="state directory (default: var)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a decision")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the decisions; 1 if there are none, 2 if the question cannot be answered."""
+    # The store is heavy, and help must be quick: hence imported here.
+    from kilonova.store.engine import Store
+    from kilonova.store.queries import decisions
+
+    if not re.fullmatch(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}", args.server):
+        print(f"'{args.server}' is no server id; 'openstack server list' shows ids.", file=sys.stderr)
+        return 2
+    path = args.state / "kilonova.sqlite"
+    if not path.exists():
+        print(f"There is no cloud in {args.state}: {path} does not exist. Check --state DIR.", file=sys.stderr)
+        return 2
+    found = Store.open(f"sqlite:///{path}").run_now(decisions.of_server, args.server)
+    if not found:
+        print(
+            f"No decision about {args.server} is kept. It may not have been scheduled yet, or it is long ago.",
+            file=sys.stderr,
+        )
+        return 1
+    if args.json:
+        for decision in found:
+            print(msgspec.json.encode(decision).decode())
+        return 0
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140
+    console.print(render_all(found))
+    return 0
+
+
+def render_all(decisions: Sequence[Decision]) -> RenderableType:
+    """Every decision about one server, oldest first."""
+    return Group(*(render(decision) for decision in decisions))
+
+
+def render(decision: Decision) -> RenderableType:
+    """One decision: filters, scores, result."""
+    explanation = msgspec.convert(decision.explanation, Explanation)
+    head = Text.assemble(
+        (f"Attempt {decision.attempt}", "bold"),
+        f" at {decision.created_at:%Y-%m-%d %H:%M:%S} UTC, {decision.request_id}",
+    )
+    parts: list[RenderableType] = [head, _filters(explanation)]
+    if explanation.scores:
+        parts.append(_scores(explanation, decision.host))
+    parts += [_result(decision, explanation), Text()]
+    return Group(*parts)
+
+
+def _filters(explanation: Explanation) -> Table:
+    table = Table(title="Filters", title_justify="left")
+    table.add_column("step", no_wrap=True)
+    table.add_column("left", justify="right")
+    table.add_column("removed", justify="right")
+    table.add_column("which", overflow="fold")
+    before = 0
+    for number, (name, left) in enumerate(explanation.filters):
+        if number == 0:
+            table.add_row("(all hosts)", str(left), "", "")
+        else:
+            gone = before - left
+            which = Text(_names(explanation.removed.get(name, ()), gone) or _STEPS.get(name, ""))
+            table.add_row(name, str(left), str(gone or ""), which)
+        before = left
+    return table
+
+
+def _names(hosts: Sequence[str], count: int) -> str:
+    listed = ", ".join(hosts[:LISTED])
+    more = count - len(hosts[:LISTED])
+    return f"{listed} and {more} more" if hosts and more > 0 else listed
+
+
+def _scores(explanation: Explanation, claimed: str | None) -> Table:
+    table = Table(title="Scores of the best (0 to 1, times multiplier)", title_justify="left")
+    table.add_column("host", no_wrap=True)
+    weighers = list(next(iter(explanation.scores.values())))
+    for name in weighers:
+        table.add_column(name.removesuffix("Weigher"), justify="right")
+    table.add_column("total", justify="right", style="bold")
+    for host, scores in explanation.scores.items():
+        shown = [f"{scores.get(name, 0.0):.3f}" for name in weighers]
+        table.add_row(host, *shown, f"{sum(scores.values()):.3f}", style="green" if host == claimed else None)
+    return table
+
+
+def _result(decision: Decision, explanation: Explanation) -> Text:
+    if decision.host is None:
+        return Text(f"No valid host. {explanation.missing}", style="red")
+    text = Text.assemble("Placed on ", (decision.host, "bold green"))
+    if explanation.chosen and decision.host != explanation.chosen[0]:
+        text.append(f": the first choice, {explanation.chosen[0]}, had been filled by somebody else")
+    return text
