@@ -83,13 +83,13 @@ def _responder(endpoint: Endpoint) -> Any:
     async def respond(_: Any, req: falcon.asgi.Request, resp: falcon.asgi.Response, **path: str) -> None:
         call: Call = req.scope["kilonova"]
         try:
-            reply, status = await endpoint(call, tuple(path.values()), req.stream)
+            reply, status = await endpoint(call, tuple(path.values()), req)
             if reply.stream is not None and call.method == "HEAD":
                 await close(reply.stream)
                 reply.stream, reply.body = None, b""
             _fill(resp, reply, status, call)
         except Exception as error:
-            _fill_face(resp, _face(call, error))
+            _fill_face(resp, _face(call, _translated(call, error)))
 
     return respond
 
@@ -174,6 +174,7 @@ class HttpApp:
         started = self._clock.monotonic()
         call = self._call(scope, receive)
         scope["kilonova"] = call
+        scope["query_string"] = b""  # falcon would parse it as well, and trip over what is no UTF-8
         bound = {"service": "api", "request_id": call.request_id}
         global_id = call.headers.get("x-openstack-request-id")
         if global_id is not None and _GLOBAL_ID.match(global_id):

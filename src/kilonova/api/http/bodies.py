@@ -1,7 +1,7 @@
 """Bodies on the way in and out: never more than allowed in memory, never waiting longer than sensible."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from kilonova.api.http.json_text import shown
@@ -21,10 +21,11 @@ class ClientTooSlow(CloudError):
         return "The request body did not arrive in time."
 
 
-class Chunks(Protocol):
-    """The web framework's stream of a request's bytes."""
+class Source(Protocol):
+    """The web framework's request, for its bytes."""
 
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    @property
+    def stream(self) -> AsyncIterable[bytes]: ...
 
 
 class Incoming:
@@ -46,7 +47,7 @@ class Incoming:
         return event
 
 
-async def chunks(source: Chunks, headers: Mapping[str, str], limit: int | None, incoming: Any) -> AsyncIterator[bytes]:
+async def chunks(source: Source, headers: Mapping[str, str], limit: int | None, incoming: Any) -> AsyncIterator[bytes]:
     """The body as it comes.
 
     Raises:
@@ -55,7 +56,7 @@ async def chunks(source: Chunks, headers: Mapping[str, str], limit: int | None, 
     """
     check_announced(headers, limit)
     count = 0
-    async for chunk in source:
+    async for chunk in source.stream:
         if not chunk:
             continue
         count += len(chunk)
@@ -81,7 +82,7 @@ def check_announced(headers: Mapping[str, str], limit: int | None) -> None:
         raise TooLarge(limit)
 
 
-async def read_all(source: Chunks, headers: Mapping[str, str], limit: int, incoming: Any) -> bytes:
+async def read_all(source: Source, headers: Mapping[str, str], limit: int, incoming: Any) -> bytes:
     """The whole body, which is at most `limit` bytes long.
 
     Raises:

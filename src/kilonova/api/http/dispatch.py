@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kilonova.api.http.bodies import Chunks, check_announced, check_media_type, chunks, read_all
+from kilonova.api.http.bodies import Source, check_announced, check_media_type, chunks, read_all
 from kilonova.api.http.json_text import parse, shown
 from kilonova.api.http.microversions import UNVERSIONED, Version
 from kilonova.api.http.request import CloudParts, Reply, Request
@@ -49,12 +49,12 @@ class Endpoint:
         self._only = routes[0] if len(routes) == 1 and routes[0].band.since is None is routes[0].band.until else None
         self._cloud = cloud
 
-    async def __call__(self, call: Call, path: Sequence[str], source: Chunks) -> tuple[Reply, int]:
+    async def __call__(self, call: Call, path: Sequence[str], source: Source) -> tuple[Reply, int]:
         """The handler's reply and its status.
 
         Args:
             path: what stood for the path's variables, in order.
-            source: the request's body.
+            source: where the request's body can be had.
         """
         version = UNVERSIONED
         if self._api.microversions is not None:
@@ -121,7 +121,7 @@ def _path_arguments(route: Route, values: Sequence[str]) -> dict[str, Any]:
     return arguments
 
 
-async def _body(route: Route, call: Call, source: Chunks, version: Version) -> Any:
+async def _body(route: Route, call: Call, source: Source, version: Version) -> Any:
     schema = route.body
     assert schema is not None and route.max_body is not None
     raw = await read_all(source, call.headers, route.max_body, call.incoming)

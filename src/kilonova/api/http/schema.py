@@ -284,8 +284,8 @@ def explain(message: str, *, at: str = "", what: str = "field/attribute") -> str
         return f"Additional properties are not allowed ({shown(name)} was unexpected){where}."
     if missing := _MISSING.match(says):
         return f"Invalid input for {what} {path or 'body'}: {shown(missing['name'])} is a required property."
-    if _UUID_PATTERN in says:
-        says = "it is not a UUID"
+    if "matching regex" in says and "{8}" in says and "{12}" in says:
+        says = "it is not a UUID"  # kinder than the pattern that says so
     return f"Invalid input for {what} {path or 'body'}: {says[0].lower() + says[1:]}."
 
 
