@@ -62,10 +62,12 @@ def _one_step_away(
 
     None if hosts fail at `last` alone: then that is the smallest change.
     """
-    failures = np.sum([~mask for _, _, mask in asked], axis=0)
-    once = table.alive & (failures == 1)
-    if (once & ~asked[last][2]).any():
+    refused = [~mask for _, _, mask in asked]
+    # What does not fit by a filter does not fit the claim either: that is one failure, not two.
+    refused[-1] &= ~np.any(refused[:-1], axis=0) if len(refused) > 1 else True
+    once = table.alive & (np.sum(refused, axis=0) == 1)
+    if (once & refused[last]).any():
         return None
-    best = max(range(len(asked)), key=lambda position: int((once & ~asked[position][2]).sum()))
-    hosts = once & ~asked[best][2]
+    best = max(range(len(asked)), key=lambda position: int((once & refused[position]).sum()))
+    hosts = once & refused[best]
     return (asked[best], hosts) if hosts.any() else None
