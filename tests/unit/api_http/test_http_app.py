@@ -83,6 +83,10 @@ async def test_the_rest_of_a_path_can_be_one_variable(client: Client) -> None:
     assert answer.headers["content-type"].startswith("text/plain")
 
 
+async def test_a_path_is_decoded_once(client: Client) -> None:
+    assert (await client.get("/latest/meta-data/a%2520b")).text == "a%20b\n"
+
+
 async def test_no_reply_names_the_server_software_or_lets_other_origins_in(client: Client) -> None:
     answer = await client.get("/compute/v2.1/things", headers={"Origin": "https://evil.example"})
     assert "server" not in answer.headers

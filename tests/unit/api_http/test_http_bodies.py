@@ -187,6 +187,21 @@ async def test_a_client_that_stops_sending_is_let_go(monkeypatch: pytest.MonkeyP
         assert "complete" not in cloud.seen
 
 
+async def test_a_body_that_trickles_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kilonova.api.http import bodies
+
+    monkeypatch.setattr(bodies, "DECODED_BODY_S", 0.1)
+    app, _ = sample_app()
+    wire = Wire("POST", "/compute/v2.1/echo", [(b"transfer-encoding", b"chunked")], [])
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"1", "more_body": True}
+
+    await asyncio.wait_for(app(wire.scope, receive, wire.send), 5)
+    assert wire.sent[0]["status"] == 408
+
+
 # ---- downloads --------------------------------------------------------------------------------------------
 
 

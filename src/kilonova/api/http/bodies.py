@@ -7,6 +7,9 @@ from typing import Any, Protocol
 from kilonova.api.http.json_text import shown
 from kilonova.model.errors import BadRequest, CloudError, TooLarge, UnsupportedType
 
+DECODED_BODY_S = 120.0
+"""A body that is read whole (1 MiB mostly) must have arrived after this long, however steadily it trickles."""
+
 Receive = Callable[[], Awaitable[Any]]
 
 
@@ -86,9 +89,13 @@ async def read_all(source: Source, headers: Mapping[str, str], limit: int, incom
     """The whole body, which is at most `limit` bytes long.
 
     Raises:
-        TooLarge, BadRequest
+        TooLarge, BadRequest, ClientTooSlow
     """
-    parts = [chunk async for chunk in chunks(source, headers, limit, incoming)]
+    try:
+        async with asyncio.timeout(DECODED_BODY_S):
+            parts = [chunk async for chunk in chunks(source, headers, limit, incoming)]
+    except TimeoutError:
+        raise ClientTooSlow from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -42,8 +42,9 @@ class ServerOptions:
     max_head_bytes: int = 65536
     """The request line and headers together; more is answered with 431."""
 
-    trusted_proxies: str = "127.0.0.1"
-    """Addresses whose X-Forwarded-For and X-Forwarded-Proto are believed, separated by commas."""
+    trusted_proxies: str = ""
+    """Addresses whose X-Forwarded-For and X-Forwarded-Proto are believed, separated by commas. Logins are limited by
+    address, so only a proxy that sets both itself belongs here."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -154,6 +155,7 @@ class HttpServer:
             server_header=False,
             limit_concurrency=self._options.max_connections,
             timeout_keep_alive=self._options.keep_alive_s,
+            proxy_headers=bool(self._options.trusted_proxies),
             forwarded_allow_ips=self._options.trusted_proxies,
             reset_contextvars=True,
         )
