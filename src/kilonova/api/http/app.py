@@ -30,7 +30,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _GLOBAL_ID = re.compile(r"req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?\Z")
-_LAST_RESORT = 500
+_FAULT = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ def _translated(call: Call, error: Exception) -> Exception:
     if isinstance(error, falcon.HTTPMethodNotAllowed):
         allowed = dict(error.headers or {}).get("Allow", "")
         return MethodNotAllowed(call.method, call.path, [name.strip() for name in str(allowed).split(",")])
-    if isinstance(error, falcon.HTTPError) and error.status_code < _LAST_RESORT:
+    if isinstance(error, falcon.HTTPError) and error.status_code < _FAULT:
         return BadRequest(error.description or error.title or "The request cannot be understood.")
     return error
 
@@ -150,7 +150,7 @@ def _face(call: Call, error: BaseException) -> Face:
     failure = Failure.of(error, request_id=call.request_id, base_url=call.base_url)
     if not isinstance(error, CloudError):
         log.error("request failed", method=call.method, path=call.path, exc_info=error)
-    elif failure.status == _LAST_RESORT:
+    elif failure.status == _FAULT:
         log.error("request failed", method=call.method, path=call.path, code=error.code, exc_info=error)
     return (call.api.errors if call.api is not None else JSON_ERRORS)(failure)
 

@@ -7,8 +7,10 @@ of them, each in its own historic form; none of it needs a token.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from kilonova.api.http.errors import JSON_ERRORS
 from kilonova.api.http.request import Reply, Request
-from kilonova.api.http.routing import Api
+from kilonova.api.http.routing import Api, Extension
+from kilonova.model.errors import NotFound
 
 Document = Callable[[Api, str], tuple[int, dict[str, Any]]]
 """From an API and the URL of its root (no slash at the end) to status and body."""
@@ -110,7 +112,7 @@ def _answer(document: Document, api: Api) -> Callable[..., Any]:
     return show
 
 
-def _extension(api: Api, extension: Any) -> dict[str, Any]:
+def _extension(extension: Extension) -> dict[str, Any]:
     return {
         "alias": extension.alias,
         "name": extension.name,
@@ -138,8 +140,6 @@ def documents(api: Api) -> Sequence[Api]:
 
 def everything(apis: Sequence[Api]) -> Api:
     """``/``: where each service lives; and ``/healthz``."""
-    from kilonova.api.http.errors import JSON_ERRORS
-
     top = Api("root", root="", errors=JSON_ERRORS)
 
     @top.route("GET", "/", public=True)
@@ -165,13 +165,11 @@ def extension_routes(api: Api) -> None:
 
     @api.route("GET", "/extensions")
     async def list_extensions() -> Reply:
-        return Reply({"extensions": [_extension(api, extension) for extension in api.extensions]})
+        return Reply({"extensions": [_extension(extension) for extension in api.extensions]})
 
     @api.route("GET", "/extensions/{alias}")
     async def show_extension(alias: str) -> Reply:
-        from kilonova.model.errors import NotFound
-
         for extension in api.extensions:
             if extension.alias == alias:
-                return Reply({"extension": _extension(api, extension)})
+                return Reply({"extension": _extension(extension)})
         raise NotFound(kind="Extension", id=alias)
