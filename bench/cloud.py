@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.support.running import Client, RunningCloud  # noqa: E402
+from tests.support.running import Client, RunningCloud
 
 TICK = os.sysconf("SC_CLK_TCK")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.support.remains import Remains
 from tests.support.running import RunningCloud
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.e2e.conftest import CLIENT, GUEST_IMAGE, OpenStack
 from tests.support.remains import Remains
 from tests.support.running import RunningCloud

@@ -5,7 +5,6 @@ from typing import Any
 
 import httpx
 import pytest
-
 from tests.support.running import Client, RunningCloud
 
 NOBODY = str(uuid.uuid4())

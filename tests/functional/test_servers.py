@@ -7,7 +7,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from tests.support.running import Client, RunningCloud
 
 

@@ -90,4 +90,5 @@ def _option(name: str, hint: Any, default: Any) -> cfg.Opt:
     kinds = {bool: cfg.BoolOpt, int: cfg.IntOpt, float: cfg.FloatOpt, str: cfg.StrOpt}
     if hint is Path:
         return cfg.StrOpt(name, default=str(default))
-    return kinds[hint](name, default=default)
+    made: cfg.Opt = kinds[hint](name, default=default)
+    return made

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    host, colon, port = options.listen.rpartition(":")
+    _, colon, port = options.listen.rpartition(":")
     if not colon or not port.isdigit():
         print(f"--listen {options.listen}: give ADDRESS:PORT, as in 127.0.0.1:8774.", file=sys.stderr)
         return 2

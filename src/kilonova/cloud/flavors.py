@@ -66,7 +66,7 @@ class Flavors:
 
     async def update(self, flavor_id: str, *, description: str | None) -> Flavor:
         """Change what is said of a flavor; its size never changes."""
-        return await self._store.run(flavors.update, flavor_id, description=description)
+        return await self._store.run(_describe, flavor_id, description)
 
     async def delete(self, flavor_id: str) -> None:
         """Remove a flavor. Servers that have it keep their own copy."""
@@ -104,6 +104,10 @@ class Flavors:
 
     def _scope(self, ctx: RequestContext) -> str | None:
         return None if ctx.is_admin else ctx.project_id
+
+
+def _describe(tx: Tx, flavor_id: str, description: str | None) -> Flavor:
+    return flavors.update(tx, flavor_id, description=description)
 
 
 def _set_extra_specs(tx: Tx, flavor_id: str, specs: dict[str, str]) -> Flavor:

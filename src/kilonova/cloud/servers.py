@@ -136,7 +136,7 @@ class Servers:
 
     async def actions(self, ctx: RequestContext, server_id: str, **page: Any) -> list[ServerAction]:
         """What was asked of a server, newest first. Also of a deleted one."""
-        return await self._store.read(_actions, server_id, self._scope(ctx), **page)
+        return await self._store.read(_actions, server_id, self._scope(ctx), page)
 
     async def action(
         self, ctx: RequestContext, server_id: str, request_id: str
@@ -307,7 +307,7 @@ def _with_surroundings(tx: Tx, found: Sequence[Server], default_zone: str) -> li
     ]
 
 
-def _actions(tx: Tx, server_id: str, project_id: str | None, **page: Any) -> list[ServerAction]:
+def _actions(tx: Tx, server_id: str, project_id: str | None, page: dict[str, Any]) -> list[ServerAction]:
     servers.get(tx, server_id, project_id=project_id, deleted=True)
     return servers.actions_of(tx, server_id, **page)
 

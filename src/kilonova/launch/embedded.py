@@ -7,10 +7,9 @@ first; hosts join as their agents come up.
 import asyncio
 import contextlib
 import platform
-from dataclasses import dataclass, field
-from typing import Any
 
-from kilonova.api.http.app import Server
+from kilonova.api.http.app import HttpOptions, make_app
+from kilonova.api.http.server import HttpServer, ServerOptions
 from kilonova.base.clock import SystemClock
 from kilonova.base.config import Config
 from kilonova.base.ids import SystemIds
@@ -23,17 +22,18 @@ from kilonova.conductor.housekeeping import ConductorOptions, Housekeeping
 from kilonova.conductor.liveness import Liveness, LivenessOptions
 from kilonova.conductor.tasks import KINDS
 from kilonova.launch.agents import HostAgents, Surroundings, build_host, choose_virt
-from kilonova.launch.bell import RpcBell
+from kilonova.launch.calls import Calls
+from kilonova.launch.cloud import APIS, build_cloud, image_references
+from kilonova.launch.heartbeats import Heartbeats
 from kilonova.launch.options import UpOptions
+from kilonova.launch.plugins import build_scheduler
 from kilonova.launch.state import StateDir
 from kilonova.model.errors import CloudError
 from kilonova.rpc.client import RpcClient
 from kilonova.rpc.server import RpcServer
-from kilonova.rpc.transports.memory import MemoryBroker, MemoryTransport
-from kilonova.rpcapi.compute import ComputeAPI, ComputeClient
-from kilonova.rpcapi.conductor import ConductorAPI, ConductorClient
-from kilonova.rpcapi.network import NetworkAPI, NetworkClient
-from kilonova.rpcapi.scheduler import SchedulerAPI, SchedulerClient
+from kilonova.rpc.transports.memory import MemoryTransport
+from kilonova.rpcapi.conductor import ConductorAPI
+from kilonova.rpcapi.scheduler import SchedulerAPI
 from kilonova.store import migrations
 from kilonova.store.engine import Store
 from kilonova.store.queries import quotas
@@ -86,7 +86,8 @@ class EmbeddedCloud:
         await self._conductor(store, transport, cloud, calls)
         await self._scheduler(store, transport)
         host, _, port = self.options.listen.rpartition(":")
-        http = HttpServer(make_app(APIS, cloud, config.get(HttpOptions)), host or "127.0.0.1", int(port))
+        app = make_app(APIS, cloud, config.get(HttpOptions))
+        http = HttpServer(app, host.strip("[]") or "127.0.0.1", int(port), config.get(ServerOptions))
         around = Surroundings(
             transport=transport,
             rpc=rpc,
@@ -103,6 +104,16 @@ class EmbeddedCloud:
         await http.start()
         stack.push_async_callback(http.stop)
         log.info("the API answers", url=self.url)
+        beats = Heartbeats(
+            calls.conductor,
+            clock,
+            ("api", "conductor", "scheduler"),
+            host=platform.node() or "localhost",
+            agent_id=ids.uuid(),
+            every_s=config.get(LivenessOptions).report_interval,
+        )
+        beats.start()
+        stack.push_async_callback(beats.stop)
         self._joining = [asyncio.create_task(self._join_all(), name="launch.hosts")]
 
     async def stop(self) -> None:
@@ -122,7 +133,7 @@ class EmbeddedCloud:
             return [f"fake-{number:04d}" for number in range(1, self.options.hosts + 1)]
         return [self.options.host_name or platform.node() or "localhost"]
 
-    async def _conductor(self, store: Store, transport: MemoryTransport, cloud: Cloud, calls: "Calls") -> None:
+    async def _conductor(self, store: Store, transport: MemoryTransport, cloud: Cloud, calls: Calls) -> None:
         clock, ids, config = self._clock, self._ids, self.config
         hands = Hands(
             store=store,
@@ -147,11 +158,13 @@ class EmbeddedCloud:
             self._stack.push_async_callback(housekeeping.stop)
         await server.start()
         self._stack.push_async_callback(server.stop)
-        await self._announce("conductor", calls)
 
     async def _scheduler(self, store: Store, transport: MemoryTransport) -> None:
-        endpoint = SchedulerEndpoint(store)
+        endpoint = build_scheduler(self.config, store, self._clock, self._ids)
         server = RpcServer(transport, protocol=SchedulerAPI, endpoint=endpoint, host=platform.node(), clock=self._clock)
+        with bind(service="scheduler"):
+            await endpoint.start()
+            self._stack.push_async_callback(endpoint.stop)
         await server.start()
         self._stack.push_async_callback(server.stop)
 

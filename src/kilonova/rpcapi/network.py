@@ -12,7 +12,7 @@ from kilonova.rpc.client import Target
 
 
 class SubnetPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One subnet as a host shall serve it. `host_address` is the bridge's own address (the gateway, for a flat network)."""
+    """One subnet as a host shall serve it. `host_address` is the bridge's own, on a flat network the gateway."""
 
     id: str
     cidr: str

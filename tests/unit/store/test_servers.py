@@ -41,7 +41,7 @@ def a_row(number: int, **more: Any) -> dict[str, Any]:
 SOME = [
     a_row(
         n,
-        name=random.Random(n).choice("abc"),  # noqa: S311
+        name=random.Random(n).choice("abc"),
         created_at=NOW + timedelta(seconds=n % 4),
         key_name=[None, "k1", "k2"][n % 3],
         project_id="p" if n % 5 else "q",

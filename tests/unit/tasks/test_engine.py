@@ -140,7 +140,7 @@ async def test_steps_run_in_order_and_each_is_logged_once(store: Store) -> None:
     assert world.calls == list(STEPS)
     log = (await store.read(tasks.steps_of, [task_id]))[task_id]
     assert [(line.step, line.result) for line in log] == [(name, "done") for name in STEPS]
-    assert await store.read(quotas.used, "s1") == {name: 1 for name in STEPS}
+    assert await store.read(quotas.used, "s1") == dict.fromkeys(STEPS, 1)
 
 
 @pytest.mark.parametrize("failing", STEPS)
@@ -170,7 +170,7 @@ async def test_a_passing_fault_is_tried_again(store: Store, step: str) -> None:
     await settle(store)
     await engine.stop()
     assert world.calls.count(step) == 3
-    assert await store.read(quotas.used, "s1") == {name: 1 for name in STEPS}
+    assert await store.read(quotas.used, "s1") == dict.fromkeys(STEPS, 1)
 
 
 async def test_a_passing_fault_that_does_not_pass_ends_the_task(store: Store) -> None:
@@ -227,7 +227,7 @@ async def test_another_worker_continues_after_a_kill(store: Store, step: str) ->
     await second.stop()
     assert world.calls.count(step) == 2
     assert [name for name in world.calls if name != step] == [name for name in STEPS if name != step]
-    assert await store.read(quotas.used, "s1") == {name: 1 for name in STEPS}
+    assert await store.read(quotas.used, "s1") == dict.fromkeys(STEPS, 1)
     assert world.epochs == sorted(world.epochs)
     assert world.epochs[-1] > world.epochs[0]
 
@@ -248,7 +248,7 @@ async def test_a_worker_that_lost_its_lease_cannot_write(store: Store) -> None:
     gate.set()
     await settle(store)
     await asyncio.gather(slow.stop(), quick.stop())
-    assert await store.read(quotas.used, "s1") == {name: 1 for name in STEPS}
+    assert await store.read(quotas.used, "s1") == dict.fromkeys(STEPS, 1)
 
 
 async def test_a_long_step_keeps_its_lease(store: Store) -> None:
@@ -314,7 +314,7 @@ async def test_workers_share_many_tasks_and_do_each_once(store: Store) -> None:
     await asyncio.gather(*(engine.stop() for engine in engines))
     assert sum(len(world.calls) for world in worlds) == 60 * len(STEPS)
     for number in range(60):
-        assert await store.read(quotas.used, f"s{number}") == {name: 1 for name in STEPS}
+        assert await store.read(quotas.used, f"s{number}") == dict.fromkeys(STEPS, 1)
 
 
 async def test_alone_takes_over_at_once_without_waiting_for_the_lease(store: Store) -> None:

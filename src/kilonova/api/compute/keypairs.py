@@ -6,8 +6,8 @@ from msgspec import Meta, Struct
 
 from kilonova.api.compute.api import api
 from kilonova.api.compute.shared import timestamp_us
-from kilonova.api.http.paging import next_links, page_size
 from kilonova.api.http.microversions import Version
+from kilonova.api.http.paging import next_links, page_size
 from kilonova.api.http.routing import Reply, Request
 from kilonova.api.http.schema import Since
 from kilonova.api.http.views import Field, View

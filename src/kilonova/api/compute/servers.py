@@ -70,7 +70,7 @@ class File(Struct, forbid_unknown_fields=True):
 
 
 class ServerCreate(Struct, forbid_unknown_fields=True, kw_only=True):
-    """``server`` in the body of ``POST /servers``. A field newer than the request's microversion is an unknown field."""
+    """``server`` in the body of ``POST /servers``. A field newer than the request's microversion is unknown."""
 
     name: Name
     flavor_ref: Annotated[str, Meta(min_length=1, max_length=1024)] | int = field(name="flavorRef")
@@ -114,7 +114,7 @@ class ServerUpdate(Struct, forbid_unknown_fields=True, kw_only=True):
     access_ipv4: Annotated[str, Meta(max_length=64)] | UnsetType = field(name="accessIPv4", default=UNSET)
     access_ipv6: Annotated[str, Meta(max_length=64)] | UnsetType = field(name="accessIPv6", default=UNSET)
     disk_config: str | UnsetType = field(name="OS-DCF:diskConfig", default=UNSET)
-    description: Annotated[Text | None | UnsetType, Since("2.19")] = UNSET
+    description: Annotated[Text | UnsetType | None, Since("2.19")] = UNSET
     hostname: Annotated[Hostname | UnsetType, Since("2.90")] = UNSET
 
 
@@ -231,7 +231,7 @@ def _last(reference: str) -> str:
 def _count(name: str, value: int | str) -> int:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}", value):
         value = int(value)
-    if isinstance(value, str) or isinstance(value, bool) or not 1 <= value <= MAX_SERVERS:
+    if isinstance(value, (str, bool)) or not 1 <= value <= MAX_SERVERS:
         raise BadRequest(
             f"Invalid input for field/attribute {name}. Value: {value}. It must be between 1 and {MAX_SERVERS}."
         )
