@@ -169,7 +169,7 @@ class Post:
 async def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> None:
     """Wait for what must become true."""
     async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - what is waited for is often another process's
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -4,14 +4,8 @@ from collections.abc import Sequence
 
 from kilonova.model.guest import GuestSpec, ImageRef, Nic
 from kilonova.model.metadata import InstanceFacts, meta_data_json, network_data_json
-from kilonova.model.network import Port
 from kilonova.model.server import Server
 from kilonova.rpcapi.network import PortPlan
-
-
-def instance_facts(server: Server, ports: Sequence[Port]) -> InstanceFacts:
-    """What the metadata service and the config drive tell a guest about itself."""
-    return InstanceFacts.of(server, ports)
 
 
 def guest_spec(

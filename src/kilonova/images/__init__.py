@@ -1,0 +1,1 @@
+"""Image bytes: where they lie, and who may read them without a token."""

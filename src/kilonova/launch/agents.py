@@ -15,6 +15,7 @@ from kilonova.compute.tracker import Tracker
 from kilonova.launch.state import StateDir
 from kilonova.model.epochs import Epochs
 from kilonova.network.agent import NetworkAgent
+from kilonova.network.fake import FakeNetworkAgent
 from kilonova.rpc.client import RpcClient
 from kilonova.rpc.server import RpcServer
 from kilonova.rpc.transports.base import Transport
@@ -22,6 +23,8 @@ from kilonova.rpcapi.compute import ComputeAPI
 from kilonova.rpcapi.conductor import ConductorAPI, ConductorClient
 from kilonova.rpcapi.network import NetworkAPI
 from kilonova.virt.driver import VirtDriver
+from kilonova.virt.fake.driver import FakeDriver, FakeOptions
+from kilonova.virt.image_cache import ImageCache
 
 log = get_logger(__name__)
 
@@ -37,7 +40,7 @@ class Surroundings:
     config: Config
     state: StateDir
     metadata_secret: str
-    api_url: Callable[[], str]
+    api_url: str
 
 
 @dataclass
@@ -46,7 +49,7 @@ class HostAgents:
 
     host: str
     compute: ComputeAgent
-    network: NetworkAgent
+    network: NetworkAgent | FakeNetworkAgent
     servers: list[RpcServer]
     clean_up: Callable[[], Awaitable[None]]
     """Removes what the hypervisor driver keeps running for guests, once there are none."""
@@ -83,7 +86,7 @@ def build_host(around: Surroundings, host: str, virt: str) -> HostAgents:
     agent_id = around.ids.uuid()
     epochs, tracker = Epochs(), Tracker()
     if virt == "fake":
-        driver, network, clean_up = _fake_parts(around, host, conductor)
+        driver, network, clean_up = _fake_parts(around, host)
     else:
         driver, network, clean_up = _libvirt_parts(around, host, conductor)
         # The same state directory is the same host: an agent that was killed is followed by itself.
@@ -109,16 +112,35 @@ def build_host(around: Surroundings, host: str, virt: str) -> HostAgents:
     return HostAgents(host, compute, network, servers, clean_up)
 
 
-Parts = tuple[VirtDriver, NetworkAgent, Callable[[], Awaitable[None]]]
+Network = NetworkAgent | FakeNetworkAgent
+Parts = tuple[VirtDriver, Network, Callable[[], Awaitable[None]]]
 
 
 async def _nothing() -> None:
     return None
 
 
-def _fake_parts(around: Surroundings, host: str, conductor: ConductorAPI) -> Parts:
-    raise NotImplementedError
+def _fake_parts(around: Surroundings, host: str) -> Parts:
+    options = around.config.get(FakeOptions)
+    file = around.state.host(host) / "guests.json"
+    return FakeDriver(host, options, around.clock, around.ids, file=file), FakeNetworkAgent(), _nothing
 
 
 def _libvirt_parts(around: Surroundings, host: str, conductor: ConductorAPI) -> Parts:
-    raise NotImplementedError
+    # Imported where it is chosen: libvirt is not installed where only the fake driver is used.
+    from kilonova.virt.libvirt.driver import LibvirtDriver, LibvirtOptions
+
+    directory = around.state.host(host)
+    owner = around.state.stable_id(f"hosts/{host}/owner", around.ids.uuid())
+    images = ImageCache(directory / "image-cache")
+    images.prepare()
+    driver = LibvirtDriver(host, directory, around.config.get(LibvirtOptions), images, around.clock, owner=owner)
+    network = NetworkAgent(
+        host,
+        directory / "network",
+        conductor,
+        table=f"kilonova_{owner[:8]}",
+        api_url=around.api_url,
+        secret=around.metadata_secret,
+    )
+    return driver, network, driver.stop_daemons

@@ -82,7 +82,7 @@ class EmbeddedCloud:
         stack.push_async_callback(rpc.stop)
         calls = Calls(rpc)
 
-        self.cloud = cloud = await build_cloud(self.state, self.options, config, store, clock, ids, calls)
+        self.cloud = cloud = await build_cloud(self.state, self.options, config, store, clock, ids, calls, self.url)
         await self._conductor(store, transport, cloud, calls)
         await self._scheduler(store, transport)
         host, _, port = self.options.listen.rpartition(":")
@@ -140,7 +140,7 @@ class EmbeddedCloud:
             scheduler=calls.scheduler,
             compute=calls.compute,
             network=calls.network,
-            image_ref=image_references(self.state, self.url, store, clock),
+            image_ref=image_references(cloud, self.url),
         )
         engine = Engine(store, clock, ids, config.get(TaskOptions), KINDS, hands)
         liveness = Liveness(store, clock, ids, config.get(LivenessOptions), alone=True)

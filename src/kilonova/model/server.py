@@ -19,13 +19,10 @@ class RequestedNetwork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for a server besides its columns; kept as it was for rebuilds and moves.
-
-    `networks` is a list, or the words ``auto`` and ``none``.
-    """
+    """What was asked for a server besides its columns; kept as it was for rebuilds and moves."""
 
     version: str = "1.0"
-    networks: list[RequestedNetwork] | str = "auto"
+    networks: list[RequestedNetwork] = []
     availability_zone: str | None = None
     force_host: str | None = None
     requested_host: str | None = None

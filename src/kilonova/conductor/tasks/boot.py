@@ -4,7 +4,7 @@ Payload: ``admin_password`` (secret, gone when the task ends), ``excluded`` (hos
 before), ``host`` once one is claimed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -12,16 +12,16 @@ from typing import Any
 import msgspec
 
 from kilonova.base.log import get_logger
-from kilonova.conductor.guests import guest_spec, instance_facts
+from kilonova.conductor.guests import guest_spec
 from kilonova.conductor.hands import Hands
 from kilonova.model.errors import NoValidHost
-from kilonova.model.network import Port
+from kilonova.model.metadata import InstanceFacts
 from kilonova.model.request_spec import Choice, RequestSpec
 from kilonova.model.server import Decision, Fault, Server
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.model.task import Failure
-from kilonova.rpcapi.network import NetworkPlan, PortPlan
-from kilonova.store.queries import allocations, decisions, hosts, ports, servers
+from kilonova.rpcapi.network import PortPlan
+from kilonova.store.queries import allocations, decisions, facts, hosts, ports, servers
 from kilonova.store.transactions import Tx
 from kilonova.tasks.kinds import Run, Step, TaskKind, Write
 
@@ -164,21 +164,21 @@ def _host(run: Run[Hands]) -> str:
 
 
 async def spawn(run: Run[Hands]) -> None:
-    server, port_rows, (_, plans) = await run.services.store.read(_guest_rows, run.subject)
+    server, told, plans = await run.services.store.read(_guest_rows, run.subject)
     image = await run.services.image_ref(server.image_id) if server.image_id else None
     spec = guest_spec(
         server,
         image=image,
         ports=plans,
-        facts=instance_facts(server, port_rows),
+        facts=told,
         admin_password=run.payload.get("admin_password", ""),
     )
     await run.services.compute(_host(run)).spawn(spec, epoch=run.epoch)
 
 
-def _guest_rows(tx: Tx, server_id: str) -> tuple[Server, Sequence[Port], tuple[list[NetworkPlan], list[PortPlan]]]:
-    server = servers.get(tx, server_id)
-    return server, ports.of_servers(tx, [server_id]).get(server_id, []), ports.plans_for_server(tx, server_id)
+def _guest_rows(tx: Tx, server_id: str) -> tuple[Server, InstanceFacts, list[PortPlan]]:
+    server, told = facts.of_server(tx, server_id)
+    return server, told, ports.plans_for_server(tx, server_id)[1]
 
 
 async def destroy(run: Run[Hands]) -> None:

@@ -25,7 +25,8 @@ def run(engine: sa.Engine) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         with context.begin_transaction():
             context.run_migrations()
-        if engine.dialect.name == "sqlite":
+        raw = connection.connection.driver_connection
+        if engine.dialect.name == "sqlite" and raw is not None and raw.in_transaction:
             connection.exec_driver_sql("COMMIT")
 
 

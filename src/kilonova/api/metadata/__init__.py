@@ -1,0 +1,1 @@
+"""The metadata service, as the hosts' proxies reach it."""

@@ -1,0 +1,33 @@
+"""The rules of the Identity API, by Keystone's names: administrators for all, and users for themselves."""
+
+from kilonova.base.policy import Default
+
+ADMIN = "rule:admin_required"
+SELF = "rule:admin_required or user_id:%(user_id)s"
+
+_THINGS = ("domain", "project", "user", "role", "service", "endpoint", "region")
+
+DEFAULTS: tuple[Default, ...] = (
+    Default("admin_required", "role:admin", "Who is an administrator."),
+    *(
+        Default(f"identity:{verb}_{thing}{'s' if verb == 'list' else ''}", ADMIN)
+        for thing in _THINGS
+        for verb in ("list", "get", "create", "update", "delete")
+        if (verb, thing) not in {("get", "user"), ("get", "role"), ("list", "role")}
+    ),
+    Default("identity:get_user", SELF, "Users see themselves."),
+    Default("identity:get_role", "@", "Everybody knows the roles."),
+    Default("identity:list_roles", "@", "Everybody knows the roles."),
+    Default("identity:list_user_projects", SELF, "Users see where they have a role."),
+    Default("identity:change_password", SELF, "Users change their own password."),
+    Default("identity:list_role_assignments", ADMIN),
+    Default("identity:create_grant", ADMIN),
+    Default("identity:check_grant", ADMIN),
+    Default("identity:revoke_grant", ADMIN),
+    Default("identity:list_grants", ADMIN),
+    Default("identity:validate_token", "rule:admin_required or token_user:self"),
+    Default("identity:list_application_credentials", SELF),
+    Default("identity:get_application_credential", SELF),
+    Default("identity:create_application_credential", "user_id:%(user_id)s"),
+    Default("identity:delete_application_credential", SELF),
+)

@@ -1,0 +1,22 @@
+"""The rules of the Network API, by Neutron's names."""
+
+from kilonova.base.policy import Default
+
+ADMIN = "rule:context_is_admin"
+MEMBER = "rule:context_is_admin or (role:member and project_id:%(project_id)s)"
+READER = "rule:context_is_admin or (role:reader and project_id:%(project_id)s)"
+
+DEFAULTS: tuple[Default, ...] = (
+    Default("context_is_admin", "role:admin", "Who is an administrator."),
+    *(
+        Default(f"{verb}_{thing}", MEMBER if verb != "get" else READER)
+        for thing in ("network", "subnet", "port")
+        for verb in ("create", "update", "delete", "get")
+    ),
+    Default("create_network:shared", ADMIN, "Make a network that all projects see."),
+    Default("update_network:shared", ADMIN, "Share a network with all projects."),
+    Default("create_network:router:external", ADMIN, "Make a network external."),
+    Default("create_port:binding:host_id", ADMIN, "Bind a port to a host."),
+    Default("get_port:binding:host_id", ADMIN, "See the host of a port."),
+    Default("create_port:mac_address", MEMBER, "Choose a port's MAC."),
+)

@@ -1,0 +1,1 @@
+"""Real guests by libvirt: QEMU, with KVM where it really works."""
