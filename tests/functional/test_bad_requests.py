@@ -265,7 +265,7 @@ def test_the_table_is_long_enough() -> None:
 @pytest.mark.parametrize(
     "path", ["/compute/v2.1/servers", "/image/v2/images", "/network/v2.0/networks", "/identity/v3/users"]
 )
-@pytest.mark.parametrize("token", [None, "", "x", "gAAAAA" + "B" * 300, "\x7f"])
+@pytest.mark.parametrize("token", [None, "", "x", "gAAAAA" + "B" * 300])
 def test_without_a_good_token_nothing_is_told(cloud: RunningCloud, admin: Client, path: str, token: str | None) -> None:
     headers = {} if token is None else {"X-Auth-Token": token}
     answer = httpx.get(f"{cloud.url}{path}", headers=headers)

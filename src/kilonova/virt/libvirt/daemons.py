@@ -6,7 +6,9 @@ process, and with them the guests. QEMU's capabilities are cached by libvirt in 
 probing takes many seconds, and its result depends on the machine alone.
 """
 
+import contextlib
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -94,6 +96,7 @@ class Daemons:
             own_log % "virtlogd" + "max_size=1048576\nmax_backups=2\n"
         )
         (self._directory / "etc" / "qemu.conf").write_text(
+            f'user="{_qemu_user()}"\ngroup="{_qemu_user()}"\n'
             'security_driver="none"\ncgroup_controllers=[]\nnamespaces=[]\nremember_owner=0\nvnc_listen="127.0.0.1"\n'
         )
 
@@ -104,3 +107,24 @@ class Daemons:
         except (OSError, ValueError):
             return None
         return pid if str(self._directory).encode() in command else None
+
+
+def _qemu_user() -> str:
+    """Who QEMU runs as: Debian's user for it, unless that one cannot open a ``/dev/kvm`` that is there.
+
+    Then libvirt takes its cached capabilities for stale at every start of a guest, and probes for minutes.
+    """
+    with contextlib.suppress(KeyError, OSError):
+        account = pwd.getpwnam("libvirt-qemu")
+        device = os.stat("/dev/kvm")
+        in_group = device.st_gid in os.getgrouplist(account.pw_name, account.pw_gid)
+        if device.st_mode & 0o006 == 0o006 or (in_group and device.st_mode & 0o060 == 0o060):
+            return account.pw_name
+        return "root"
+    return "libvirt-qemu" if _has_user("libvirt-qemu") else "root"
+
+
+def _has_user(name: str) -> bool:
+    with contextlib.suppress(KeyError):
+        return bool(pwd.getpwnam(name))
+    return False

@@ -62,6 +62,7 @@ def _devices(devices: ET.Element, spec: GuestSpec, directory: Path, machine: Mac
     _disk(devices, directory / "disk.qcow2", "qcow2", "vda")
     if (directory / "config.iso").exists() or spec.config_drive:
         _disk(devices, directory / "config.iso", "raw", "vdb", readonly=True)
+    ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
     for _ in range(SPARE_PORTS + len(spec.nics) + 4):
         ET.SubElement(devices, "controller", type="pci", model="pcie-root-port")
     for nic in spec.nics:
