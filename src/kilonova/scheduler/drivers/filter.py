@@ -28,5 +28,5 @@ class FilterScheduler:
                 if there_are_some:
                     choice = decide(table, spec, self.rules, self.rng, server_id=server_id)
         if choice.candidates:
-            table.take(spec, server_id, table.row_of[choice.candidates[0].host], at=now)
+            table.take(self.rules.needs(spec), server_id, table.row_of[choice.candidates[0].host], at=now)
         return choice
