@@ -73,6 +73,9 @@ RULES: Final[Mapping[str, Rule]] = {
 BARE: Final = "bare"
 """The container format of an image whose bytes are the disk itself."""
 
+TICKET_HEADER: Final = "X-Kilonova-Ticket"
+"""The HTTP header in which a host without a token shows that it may read one image."""
+
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """One image. Sizes in bytes, `min_disk` in GiB, `min_ram` in MiB."""

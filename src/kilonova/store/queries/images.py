@@ -346,9 +346,10 @@ def known_locations(tx: Tx, among: Sequence[str]) -> set[str]:
     """Which of these places hold bytes of an image, or are an upload's that is still under way."""
     # A place is called <image id>.<upload id>; see kilonova.images.keys.
     uploads = {place.rpartition(".")[2]: place for place in among}
-    held = tx.execute(sa.select(_c.location).where(_c.location.in_(list(among)), _THERE))
-    coming = tx.execute(sa.select(_c.upload_id).where(_c.upload_id.in_(list(uploads)), _THERE))
-    return {row.location for row in held} | {uploads[row.upload_id] for row in coming}
+    # In this order: an upload that ends between the two statements is seen by the second.
+    coming = tx.execute(sa.select(_c.upload_id).where(_c.upload_id.in_(list(uploads)), _THERE)).all()
+    held = tx.execute(sa.select(_c.location).where(_c.location.in_(list(among)), _THERE)).all()
+    return {uploads[row.upload_id] for row in coming} | {row.location for row in held}
 
 
 # ---- members ----------------------------------------------------------------------------------------
