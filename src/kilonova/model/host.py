@@ -48,6 +48,14 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the driver roles that this host's driver plays (`kilonova.virt.driver.capabilities`)."""
 
 
+class Pages(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory pages of one size in one NUMA cell."""
+
+    size_kib: int
+    total: int
+    used: int = 0
+
+
 class NumaCell(msgspec.Struct, frozen=True, kw_only=True):
     """One NUMA cell of a host: CPUs with one memory of their own, and what of them is taken."""
 
@@ -64,8 +72,8 @@ class NumaCell(msgspec.Struct, frozen=True, kw_only=True):
     """Virtual CPUs on the floating ones."""
     memory_mib: int
     memory_used_mib: int = 0
-    pages: dict[int, tuple[int, int]] = {}
-    """Page size in KiB to how many there are and how many are taken. Empty: small pages only, not counted."""
+    pages: tuple[Pages, ...] = ()
+    """By size. Empty: small pages only, and not counted."""
 
 
 class PciPool(msgspec.Struct, frozen=True, kw_only=True):

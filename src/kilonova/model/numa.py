@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from kilonova.model.host import NumaCell
+from kilonova.model.host import NumaCell, Pages
 
 SMALL_PAGE_KIB = 4
 
@@ -235,7 +235,7 @@ def _fill(cores: Sequence[set[int]], count: int, *, whole_only: bool) -> set[int
     return pins if len(pins) == count else None
 
 
-def _pages(cell: NumaCell, memory_mib: int, demand: str, memory_ratio: float) -> dict[int, tuple[int, int]] | None:
+def _pages(cell: NumaCell, memory_mib: int, demand: str, memory_ratio: float) -> tuple[Pages, ...] | None:
     """The cell's pages after the memory was taken; None if it is not there."""
     if memory_mib > cell.memory_mib:
         return None
@@ -243,17 +243,17 @@ def _pages(cell: NumaCell, memory_mib: int, demand: str, memory_ratio: float) ->
         # No demand: what counts is memory as a whole, which may be over-committed.
         fits = cell.memory_used_mib + memory_mib <= cell.memory_mib * memory_ratio
         return cell.pages if fits else None
-    for size in _sizes(cell, demand):
-        total, used = cell.pages[size]
-        needed, rest = divmod(memory_mib * 1024, size)
-        if not rest and used + needed <= total:
-            return {**cell.pages, size: (total, used + needed)}
+    for pages in _meeting(cell, demand):
+        needed, rest = divmod(memory_mib * 1024, pages.size_kib)
+        if not rest and pages.used + needed <= pages.total:
+            taken = msgspec.structs.replace(pages, used=pages.used + needed)
+            return tuple(taken if each is pages else each for each in cell.pages)
     return None
 
 
-def _sizes(cell: NumaCell, demand: str) -> Iterator[int]:
-    """Page sizes of the cell that meet the demand, largest first."""
-    for size in sorted(cell.pages, reverse=True):
-        kind = "large" if size > SMALL_PAGE_KIB else "small"
-        if demand in ("any", kind, str(size)):
-            yield size
+def _meeting(cell: NumaCell, demand: str) -> Iterator[Pages]:
+    """Pages of the cell whose size meets the demand, largest first."""
+    for pages in sorted(cell.pages, key=lambda pages: pages.size_kib, reverse=True):
+        kind = "large" if pages.size_kib > SMALL_PAGE_KIB else "small"
+        if demand in ("any", kind, str(pages.size_kib)):
+            yield pages
