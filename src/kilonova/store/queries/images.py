@@ -133,13 +133,12 @@ def _complete(tx: Tx, rows: Sequence[sa.Row[Any]]) -> list[Image]:
             properties[row.image_id][row.name] = row.value
         for row in tx.execute(sa.select(image_tags).where(_t.image_id.in_(ids)).order_by(_t.tag)):
             tags[row.image_id].append(row.tag)
-    return [
-        msgspec.convert(
-            {**row._mapping, "properties": properties[row.id], "tags": tuple(tags[row.id])},
-            Image,
-        )
-        for row in rows
-    ]
+    return [_image(row, properties[row.id], tags[row.id]) for row in rows]
+
+
+def _image(row: sa.Row[Any], properties: dict[str, str], tags: Sequence[str]) -> Image:
+    values = {**row._mapping, "status": ImageStatus(row.status), "visibility": Visibility(row.visibility)}
+    return Image(**values, properties=properties, tags=tuple(tags))
 
 
 def _conditions(wanted: ImageFilter) -> Iterable[sa.ColumnElement[bool]]:
@@ -356,7 +355,7 @@ def known_locations(tx: Tx, among: Sequence[str]) -> set[str]:
 
 
 def _member(row: sa.Row[Any]) -> ImageMember:
-    return msgspec.convert(dict(row._mapping), ImageMember)
+    return ImageMember(**{**row._mapping, "status": MemberStatus(row.status)})
 
 
 def members(tx: Tx, image_id: str, *, only: str | None = None) -> list[ImageMember]:
