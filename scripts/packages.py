@@ -143,7 +143,7 @@ def install(packages: Sequence[Package]) -> None:
 
 def by_hand(names: Sequence[str]) -> str:
     """The command that a person would type."""
-    sudo = "" if os.geteuid() == 0 else "sudo "
+    sudo = "" if os.geteuid() == 0 or shutil.which("sudo") is None else "sudo "
     return f"{sudo}apt-get update && {sudo}apt-get install --no-install-recommends {' '.join(names)}"
 
 
@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lacking = missing(groups)
     if not lacking:
         return 0
-    _say(f"Kilonova needs {len(lacking)} Debian packages that are not installed:\n\n{table(lacking)}\n")
+    _say(f"Debian packages that Kilonova needs and that are not installed ({len(lacking)}):\n\n{table(lacking)}\n")
     if options.check:
         _say(f"To install them: {by_hand([p.name for p in lacking])}")
         return 1

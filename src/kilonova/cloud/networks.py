@@ -54,7 +54,8 @@ class Networks:
 
     async def ensure_default(self, project_id: str, routes: Sequence[str]) -> None:
         """At first start: one network that every project can use, not overlapping `routes` of this machine."""
-        if not self._options.flat_network_name or await self._store.read(networks.list_all):
+        known = await self._store.read(networks.list_all)
+        if known or not self._options.flat_network_name:
             return
         cidr = IPv4Network(self._options.flat_cidr)
         taken = [IPv4Network(route, strict=False) for route in routes]

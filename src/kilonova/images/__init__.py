@@ -1,1 +1,1 @@
-"""Image bytes: where they lie, and who may read them without a token."""
+"""The bytes of images: taken in, kept, given out. What is known about images stands in the database."""

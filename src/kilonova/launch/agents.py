@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import httpx
+
 from kilonova.base.clock import Clock
 from kilonova.base.config import Config
 from kilonova.base.ids import Ids
@@ -24,7 +26,7 @@ from kilonova.rpcapi.conductor import ConductorAPI, ConductorClient
 from kilonova.rpcapi.network import NetworkAPI
 from kilonova.virt.driver import VirtDriver
 from kilonova.virt.fake.driver import FakeDriver, FakeOptions
-from kilonova.virt.image_cache import ImageCache
+from kilonova.virt.image_cache import ImageCache, ImageCacheOptions
 
 log = get_logger(__name__)
 
@@ -120,6 +122,11 @@ async def _nothing() -> None:
     return None
 
 
+def _http_client() -> httpx.AsyncClient:
+    # The API is on this machine or on the operator's network: no proxy stands between.
+    return httpx.AsyncClient(timeout=60, trust_env=False)
+
+
 def _fake_parts(around: Surroundings, host: str) -> Parts:
     options = around.config.get(FakeOptions)
     file = around.state.host(host) / "guests.json"
@@ -132,8 +139,7 @@ def _libvirt_parts(around: Surroundings, host: str, conductor: ConductorAPI) -> 
 
     directory = around.state.host(host)
     owner = around.state.stable_id(f"hosts/{host}/owner", around.ids.uuid())
-    images = ImageCache(directory / "image-cache")
-    images.prepare()
+    images = ImageCache(directory / "image-cache", _http_client, around.clock, around.config.get(ImageCacheOptions))
     driver = LibvirtDriver(host, directory, around.config.get(LibvirtOptions), images, around.clock, owner=owner)
     network = NetworkAgent(
         host,

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from collections.abc import Awaitable, Callable
 
 from cryptography.fernet import Fernet
 
@@ -11,7 +10,7 @@ from kilonova.api.compute.api import api as compute_api
 from kilonova.api.http.routing import Api
 from kilonova.api.identity import resources as identity_resources
 from kilonova.api.identity.tokens import api as identity_api
-from kilonova.api.image.images import api as image_api
+from kilonova.api.image.routes import api as image_api
 from kilonova.api.metadata.routes import api as metadata_api
 from kilonova.api.network.resources import api as network_api
 from kilonova.api.operations.routes import metrics_api, readiness_api
@@ -22,7 +21,7 @@ from kilonova.cloud.accounts import Accounts
 from kilonova.cloud.cloud import Cloud
 from kilonova.cloud.flavors import Flavors
 from kilonova.cloud.hosts import Hosts
-from kilonova.cloud.images import ImageOptions, Images
+from kilonova.cloud.images import Images
 from kilonova.cloud.keypairs import KeyPairs
 from kilonova.cloud.metadata import Metadata
 from kilonova.cloud.networks import NetworkOptions, Networks
@@ -31,12 +30,14 @@ from kilonova.cloud.policy import CloudPolicy, PolicyOptions
 from kilonova.cloud.readiness import Readiness
 from kilonova.cloud.servers import Servers
 from kilonova.identity.service import Identity, IdentityOptions
-from kilonova.images.files import ImageFiles
+from kilonova.images.backends.filesystem import FilesystemStore
+from kilonova.images.options import ImageOptions
+from kilonova.images.references import ImageReferences
+from kilonova.images.tickets import Tickets
 from kilonova.launch.calls import Calls
 from kilonova.launch.credentials import write_credentials
 from kilonova.launch.options import UpOptions
 from kilonova.launch.state import StateDir, write_private
-from kilonova.model.guest import ImageRef
 from kilonova.store.engine import Store
 from kilonova.store.queries import identity as identity_rows
 
@@ -65,9 +66,10 @@ async def build_cloud(
     if password is not None:
         write_private(state.secrets / "admin-password", password)
     write_credentials(state, url, (state.secrets / "admin-password").read_text().strip(), options.region)
-    files = ImageFiles(state.images, size_cap=config.get(ImageOptions).image_size_cap)
-    images = Images(parts, files, state.secret("image-tickets"))
-    await images.start()
+    image_options = config.get(ImageOptions)
+    files = FilesystemStore(state.images, keep_free=image_options.keep_free_mib * 1024**2)
+    images = Images(parts, files, Tickets(state.secret("image-tickets")), image_options)
+    await images.sweep(alone=True)
     networks = Networks(parts, config.get(NetworkOptions))
     [project] = await store.read(identity_rows.find, "project", name="admin", domain_id="default")
     await networks.ensure_default(project["id"], _routes())
@@ -86,13 +88,10 @@ async def build_cloud(
     )
 
 
-def image_references(cloud: Cloud, url: str) -> Callable[[str], Awaitable[ImageRef]]:
+def image_references(state: StateDir, url: str, config: Config, store: Store, clock: Clock) -> ImageReferences:
     """How the conductor tells agents where an image is."""
-
-    async def reference(image_id: str) -> ImageRef:
-        return await cloud.images.reference(image_id, url)
-
-    return reference
+    tickets = Tickets(state.secret("image-tickets"))
+    return ImageReferences(store, tickets, clock, config.get(ImageOptions), api_url=lambda: url)
 
 
 def _token_key(state: StateDir) -> bytes:

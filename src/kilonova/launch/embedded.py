@@ -140,7 +140,7 @@ class EmbeddedCloud:
             scheduler=calls.scheduler,
             compute=calls.compute,
             network=calls.network,
-            image_ref=image_references(cloud, self.url),
+            image_ref=image_references(self.state, self.url, config, store, clock),
         )
         engine = Engine(store, clock, ids, config.get(TaskOptions), KINDS, hands)
         liveness = Liveness(store, clock, ids, config.get(LivenessOptions), alone=True)

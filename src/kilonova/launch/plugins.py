@@ -7,9 +7,9 @@ A name is looked up in this order:
    ``kilonova.schedulers``);
 3. a class path, ``package.module:Class`` or ``package.module.Class``.
 
-A plug-in is a class. It is made with its options: a frozen dataclass gets each field that has the name of an
-option of ``[filter_scheduler]`` (or ``[DEFAULT]``); one that declares a `section` of its own is filled from
-there, like any option class.
+A plug-in is a class. If it is a dataclass, it is made with its options: a field with the name of an option of
+``[filter_scheduler]`` (or ``default_availability_zone``) gets that; a field whose `default_factory` is an option
+class, with a `section` of its own, gets these options.
 """
 
 import dataclasses
@@ -25,6 +25,8 @@ from typing import Any, cast
 from kilonova.base.clock import Clock
 from kilonova.base.config import Config, ConfigError
 from kilonova.base.ids import Ids
+from kilonova.model.pci import MalformedAlias
+from kilonova.model.request_spec import PciRequest
 from kilonova.scheduler import filters as filters_room
 from kilonova.scheduler import weighers as weighers_room
 from kilonova.scheduler.decide import Rules, Weighted
@@ -33,7 +35,7 @@ from kilonova.scheduler.drivers.filter import FilterScheduler
 from kilonova.scheduler.endpoint import SchedulerEndpoint
 from kilonova.scheduler.feed import StoreFeed
 from kilonova.scheduler.metrics import SchedulerMetrics
-from kilonova.scheduler.options import FilterSchedulerOptions, SchedulerOptions, ZoneOptions
+from kilonova.scheduler.options import FilterSchedulerOptions, PciOptions, SchedulerOptions, ZoneOptions
 from kilonova.scheduler.plugin import EachHostFilter, EachHostWeigher, Filter, PerHostFilter, PerHostWeigher, Weigher
 from kilonova.store.engine import Store
 
@@ -79,7 +81,15 @@ def build_rules(config: Config) -> Rules:
         host_subset_size=options.host_subset_size,
         shuffle_best=options.shuffle_best_same_weighed_hosts,
         max_candidates=scheduler.max_candidates,
+        pci_aliases=_aliases(config),
     )
+
+
+def _aliases(config: Config) -> Mapping[str, PciRequest]:
+    try:
+        return config.get(PciOptions).aliases()
+    except MalformedAlias as error:
+        raise ConfigError(f"{error}.") from None
 
 
 def load_filter(name: str, config: Config) -> Filter:
@@ -197,8 +207,11 @@ def _make(cls: Any, config: Config) -> Any:
         raise ConfigError(f"{cls!r} is no class.")
     if not dataclasses.is_dataclass(cls):
         return cls()
-    if hasattr(cls, "section"):
-        return config.get(cast(Any, cls))
-    values = {**vars(config.get(FilterSchedulerOptions)), **vars(config.get(ZoneOptions))}
-    wanted = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{name: value for name, value in values.items() if name in wanted})
+    known = {**vars(config.get(FilterSchedulerOptions)), **vars(config.get(ZoneOptions))}
+    values = {}
+    for field in dataclasses.fields(cls):
+        if hasattr(field.default_factory, "section"):
+            values[field.name] = config.get(cast(Any, field.default_factory))
+        elif field.name in known:
+            values[field.name] = known[field.name]
+    return cls(**values)

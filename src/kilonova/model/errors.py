@@ -251,6 +251,20 @@ class Busy(CloudError):
 
 
 @dataclass(eq=False)
+class Gone(CloudError):
+    """It was there, and will not come back."""
+
+    detail: str
+    status = 410
+    code = "gone"
+    ec2_code = "InvalidID.NotFound"
+
+    @property
+    def message(self) -> str:
+        return self.detail
+
+
+@dataclass(eq=False)
 class PreconditionFailed(CloudError):
     detail: str
     status = 412

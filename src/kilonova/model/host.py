@@ -48,6 +48,56 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the driver roles that this host's driver plays (`kilonova.virt.driver.capabilities`)."""
 
 
+class Pages(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory pages of one size in one NUMA cell."""
+
+    size_kib: int
+    total: int
+    used: int = 0
+
+
+class NumaCell(msgspec.Struct, frozen=True, kw_only=True):
+    """One NUMA cell of a host: CPUs with one memory of their own, and what of them is taken."""
+
+    id: int
+    cpus: tuple[int, ...] = ()
+    """Host CPUs that float: servers without pinned CPUs share them."""
+    dedicated_cpus: tuple[int, ...] = ()
+    """Host CPUs that are given away one by one (PCPU)."""
+    pinned_cpus: tuple[int, ...] = ()
+    """Of `dedicated_cpus`, those that are taken."""
+    siblings: tuple[tuple[int, ...], ...] = ()
+    """Threads of one core, where a core has several."""
+    vcpus_used: int = 0
+    """Virtual CPUs on the floating ones."""
+    memory_mib: int
+    memory_used_mib: int = 0
+    pages: tuple[Pages, ...] = ()
+    """By size. Empty: small pages only, and not counted."""
+
+
+class PciPool(msgspec.Struct, frozen=True, kw_only=True):
+    """Equal PCI devices of a host that can be given to guests."""
+
+    vendor_id: str
+    product_id: str
+    dev_type: str = "type-PCI"
+    """``type-PCI``, ``type-PF``, ``type-VF`` or ``vdpa``."""
+    numa_node: int | None = None
+    tags: dict[str, str] = {}
+    free: int
+    """Devices that nobody has."""
+
+
+class Amount(msgspec.Struct, frozen=True, kw_only=True):
+    """Inventory of one more resource class of a host."""
+
+    total: int
+    reserved: int = 0
+    ratio: float = 1.0
+    used: int = 0
+
+
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
     """One host as the scheduler's table sees it: one row of the feed.
 
@@ -90,6 +140,18 @@ class HostState(msgspec.Struct, frozen=True, kw_only=True):
     cpu_info: dict[str, Any] = {}
     traits: tuple[str, ...] = ()
     host_ip: str = ""
+    cell: str = ""
+    """Name of the cell that the host lives in."""
+    metrics: dict[str, float] = {}
+    """What monitors on the host measured last, such as ``cpu.percent``."""
+    numa: tuple[NumaCell, ...] = ()
+    pci: tuple[PciPool, ...] = ()
+    more: dict[str, Amount] = {}
+    """Resource classes besides VCPU, MEMORY_MB and DISK_GB: PCPU, VGPU, CUSTOM_… ."""
+    server_flavors: tuple[str, ...] = ()
+    """Names of the flavors of the servers on this host, each once."""
+    server_image_properties: dict[str, int] = {}
+    """``key=value`` of the image properties of the servers on this host, to how many servers have it."""
 
 
 class AggregateState(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,30 @@ from typing import Any
 
 import msgspec
 
+from kilonova.model.numa import dedicated_cpus
+
+
+class ServerGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """The server group that new servers belong to, and where its other members are."""
+
+    id: str
+    policy: str
+    """``affinity``, ``anti-affinity``, ``soft-affinity`` or ``soft-anti-affinity``."""
+    max_server_per_host: int = 1
+    """With ``anti-affinity``: members that one host may have."""
+    members: dict[str, str] = {}
+    """Server to the host it is on, of the members that are on one."""
+
+
+class PciRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`count` devices, each of which matches one of `specs`."""
+
+    count: int
+    specs: tuple[dict[str, str], ...]
+    """Alternatives: ``vendor_id``, ``product_id``, ``dev_type`` and tags that a device must have."""
+    numa_policy: str = "legacy"
+    """``required``, ``legacy`` or ``preferred``: must the device be in a cell that the guest uses?"""
+
 
 class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One or several equal servers that want hosts.
@@ -35,6 +59,13 @@ class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
     scheduler_hints: dict[str, Any] = {}
     excluded_hosts: tuple[str, ...] = ()
     """Hosts on which this build failed before."""
+    group: ServerGroup | None = None
+    hosts_of_servers: dict[str, str] = {}
+    """Where servers are that the hints ``same_host`` and ``different_host`` name, of those that are on a host."""
+    pci_requests: tuple[PciRequest, ...] = ()
+    """Devices wanted besides those that the flavor names (``pci_passthrough:alias``), such as for ports."""
+    source_cell: str = ""
+    """When a server moves: the cell that it comes from and may leave."""
 
     @property
     def disk_gib(self) -> int:
@@ -42,8 +73,20 @@ class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
         return self.root_gib + self.ephemeral_gib + -(-self.swap_mib // 1024)
 
     def amounts(self) -> dict[str, int]:
-        """Resource class to amount, as claimed. Zero amounts are left out."""
+        """Resource class to amount, as claimed. Zero amounts are left out.
+
+        CPUs of its own (``hw:cpu_policy``) are of class PCPU. Extra specs ``resources:CLASS`` add a class or
+        say another amount of one; what is no whole number there is left alone.
+        """
         wanted = {"VCPU": self.vcpus, "MEMORY_MB": self.memory_mib, "DISK_GB": self.disk_gib}
+        if self.extra_specs or self.image_properties:
+            own = dedicated_cpus(self)
+            if own:
+                wanted["VCPU"], wanted["PCPU"] = self.vcpus - own, own
+            for key, value in self.extra_specs.items():
+                scope, _, name = key.partition(":")
+                if name and scope.rstrip("0123456789") == "resources" and value.isdecimal():
+                    wanted[name] = int(value)
         return {name: amount for name, amount in wanted.items() if amount}
 
 

@@ -61,7 +61,7 @@ class AddressServer:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
             for _ in range(100):
-                if not Path(f"/proc/{pid}").exists():
+                if self.pid() is None:
                     return
                 await asyncio.sleep(0.01)
 

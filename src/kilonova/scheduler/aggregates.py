@@ -4,15 +4,13 @@ A cloud has many hosts and few different combinations of aggregates (the SSD hos
 of zone 2 …). Each combination has a number; each host's row has the number of its combination.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Sequence
+from typing import TypeAlias
 
 from kilonova.model.host import AggregateState
+from kilonova.scheduler.kinds import Kinds
 
-T = TypeVar("T")
+Combination: TypeAlias = tuple[AggregateState, ...]
 
 
 class AggregateIndex:
@@ -24,33 +22,19 @@ class AggregateIndex:
         self.aggregates = tuple(aggregates)
         self.keys = frozenset(key for aggregate in aggregates for key in aggregate.metadata)
         """All keys that any aggregate has in its metadata."""
-        self._of_host: dict[str, tuple[int, ...]] = {}
-        for position, aggregate in enumerate(self.aggregates):
+        self.combinations: Kinds[Combination] = Kinds(lambda combination: tuple(a.id for a in combination))
+        self._of_host: dict[str, Combination] = {}
+        for aggregate in aggregates:
             for host in aggregate.hosts:
-                self._of_host[host] = (*self._of_host.get(host, ()), position)
-        self._number: dict[tuple[int, ...], int] = {(): 0}
-        self.combinations: list[tuple[AggregateState, ...]] = [()]
-        """By number: the aggregates of a combination, in the order of their ids. Number 0 is no aggregate."""
-        self._answers: dict[Any, npt.NDArray[Any]] = {}
+                self._of_host[host] = (*self._of_host.get(host, ()), aggregate)
+        self.values_of_key: dict[str, frozenset[str]] = {
+            key: frozenset(split_values(aggregates, key)) for key in self.keys
+        }
+        """Key to all values that it has anywhere, a comma separating several in one."""
 
     def number_of(self, host: str) -> int:
         """The number of the combination that `host` is in."""
-        positions = self._of_host.get(host, ())
-        number = self._number.get(positions)
-        if number is None:
-            number = self._number[positions] = len(self.combinations)
-            self.combinations.append(tuple(self.aggregates[p] for p in positions))
-        return number
-
-    def ask(
-        self, question: Any, rule: Callable[[tuple[AggregateState, ...]], T], dtype: npt.DTypeLike
-    ) -> npt.NDArray[Any]:
-        """`rule`'s answer for each combination, by number. Remembered under `question` for the life of this index."""
-        answers = self._answers.get(question)
-        if answers is None or len(answers) < len(self.combinations):
-            answers = np.array([rule(combination) for combination in self.combinations], dtype=dtype)
-            self._answers[question] = answers
-        return answers
+        return self.combinations.number(self._of_host.get(host, ()))
 
 
 def values(aggregates: Sequence[AggregateState], key: str) -> set[str]:

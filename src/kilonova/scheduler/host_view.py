@@ -128,4 +128,4 @@ class HostView:
     @property
     def aggregates(self) -> tuple[AggregateState, ...]:
         """The aggregates that the host is in, by id."""
-        return self._table.aggregates.combinations[int(self._table.combination[self._row])]
+        return self._table.aggregates.combinations.values[int(self._table.combination[self._row])]

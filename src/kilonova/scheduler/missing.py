@@ -1,6 +1,6 @@
 """Why there is no host, in words for the person who asked. Names no host, but the filter that said the last no."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,65 +9,59 @@ from kilonova.scheduler.plugin import Filter, Shortfall, Telling
 from kilonova.scheduler.table import HostTable, Mask
 from kilonova.scheduler.words import count
 
-Step = tuple[str, Filter | None, Callable[[], Mask]]
-
-_STEP_WORDS = {
-    "requested_host": Shortfall("is the one that was asked for"),
-    "excluded_hosts": Shortfall("is left on which this build has not failed before"),
-    "room": Shortfall("has room for the flavor's CPUs, memory and disk at once"),
-}
+_OF_ZONE = "AvailabilityZoneFilter"
 
 
-def missing_sentence(table: HostTable, spec: RequestSpec, steps: Iterable[Step]) -> str:
+def missing_sentence(table: HostTable, spec: RequestSpec, steps: Sequence[Filter]) -> str:
     """What was missing, and the smallest change that would have fitted.
 
     The first sentence is about the step that removed the last hosts, and about the hosts that had come so
     far. A second one follows if hosts fail only at one other step: there, less would have to change.
+
+    Args:
+        steps: those that the request touches, in order; the last of them is about room.
     """
     if not len(table):
         return "The cloud has no hosts."
-    asked = [(name, each, mask_of()) for name, each, mask_of in steps]
+    masks = [step.mask(table, spec) for step in steps]
     among = table.alive.copy()
-    last = len(asked) - 1
-    for position, (_, _, mask) in enumerate(asked):
+    last = len(steps) - 1
+    for position, mask in enumerate(masks):
         if not (among & mask).any():
             last = position
             break
         among &= mask
-    name, each, _ = asked[last]
-    zone = spec.availability_zone if name != "AvailabilityZoneFilter" else None
+    name = steps[last].name
+    zone = spec.availability_zone if name != _OF_ZONE else None
     where = f" in availability zone '{zone}'" if zone else ""
-    sentence = f"No host{where} {_told(table, spec, name, each, among)} ({name})."
-    near = _one_step_away(table, asked, last)
+    sentence = f"No host{where} {_told(table, spec, steps[last], among)} ({name})."
+    near = _one_step_away(table, masks, last)
     if near is not None:
-        (name, each, _), hosts = near
+        step, hosts = steps[near[0]], near[1]
         fits = count(int(hosts.sum()), "host")
-        sentence += f" All else fits on {fits}, but none of these {_told(table, spec, name, each, hosts)} ({name})."
+        sentence += f" All else fits on {fits}, but none of these {_told(table, spec, step, hosts)} ({step.name})."
     return sentence
 
 
-def _told(table: HostTable, spec: RequestSpec, name: str, each: Filter | None, among: Mask) -> str:
-    shortfall = _STEP_WORDS.get(name) if each is None else None
-    if each is not None and isinstance(each, Telling):
-        shortfall = each.missing(table, spec, among)
-    if shortfall is None:
-        shortfall = Shortfall(f"passes {name}")
+def _told(table: HostTable, spec: RequestSpec, step: Filter, among: Mask) -> str:
+    shortfall = Shortfall(f"passes {step.name}")
+    if isinstance(step, Telling):
+        shortfall = step.missing(table, spec, among)
     return f"{shortfall.lacks}; {shortfall.nearest}" if shortfall.nearest else shortfall.lacks
 
 
-def _one_step_away(
-    table: HostTable, asked: list[tuple[str, Filter | None, Mask]], last: int
-) -> tuple[tuple[str, Filter | None, Mask], Mask] | None:
+def _one_step_away(table: HostTable, masks: Sequence[Mask], last: int) -> tuple[int, Mask] | None:
     """The step other than `last` at which most hosts fail that fail nowhere else, and these hosts.
 
     None if hosts fail at `last` alone: then that is the smallest change.
     """
-    refused = [~mask for _, _, mask in asked]
-    # What does not fit by a filter does not fit the claim either: that is one failure, not two.
-    refused[-1] &= ~np.any(refused[:-1], axis=0) if len(refused) > 1 else True
+    refused = [~mask for mask in masks]
+    if len(refused) > 1:
+        # What does not fit by a filter does not fit the claim either: that is one failure, not two.
+        refused[-1] &= ~np.any(refused[:-1], axis=0)
     once = table.alive & (np.sum(refused, axis=0) == 1)
     if (once & refused[last]).any():
         return None
-    best = max(range(len(asked)), key=lambda position: int((once & refused[position]).sum()))
+    best = max(range(len(refused)), key=lambda position: int((once & refused[position]).sum()))
     hosts = once & refused[best]
-    return (asked[best], hosts) if hosts.any() else None
+    return (best, hosts) if hosts.any() else None

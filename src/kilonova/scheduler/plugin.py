@@ -1,13 +1,13 @@
 """What a filter and a weigher are, and how one that knows only single hosts becomes one.
 
 A filter answers a question for all hosts at once; a weigher gives all hosts a raw score. Both are plain
-objects: their options are fields, they log nothing, and they change nothing. The row of one host may not
-depend on the rows of others.
+objects: their options are fields, they log nothing, and they change nothing. What is said of one host may
+depend on that host's row and on the request, never on the rows of other hosts.
 
 Besides the core there are optional roles:
 
 - `Remembered`: says on which part of a request and on which groups of columns the answer depends, so that
-  it can be kept until one of them changes.
+  it can be kept until one of them changes, and then be mended for the hosts that changed.
 - `Telling`: says in plain words what was missing when no host passed.
 
 Plug-ins from elsewhere may be written for one host at a time, as people know them: a class with
@@ -16,23 +16,29 @@ Plug-ins from elsewhere may be written for one host at a time, as people know th
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from kilonova.model.request_spec import RequestSpec
 from kilonova.scheduler.host_view import HostView
-from kilonova.scheduler.table import Column, HostTable, Mask
+from kilonova.scheduler.table import Column, Group, HostTable, Mask
 
 __all__ = [
+    "NOT_ASKED",
+    "ONCE",
     "Column",
     "EachHostFilter",
     "EachHostWeigher",
     "Filter",
+    "Group",
+    "HostTable",
+    "HostView",
     "Mask",
     "PerHostFilter",
     "PerHostWeigher",
     "Remembered",
+    "RequestSpec",
     "Shortfall",
     "Telling",
     "Weigher",
@@ -55,7 +61,12 @@ class Filter(Protocol):
 
 @runtime_checkable
 class Weigher(Protocol):
-    """Gives hosts a raw score; its scale, sign and multiplier are the framework's."""
+    """Gives hosts a raw score; its scale, sign and multiplier are the framework's.
+
+    A weigher may also have a `minimum` and a `maximum`, the ends of its scale (default: the smallest and
+    largest score among the hosts that passed), a `multiplier` (default 1, if the options have none for it), and
+    a `sign` (-1 if a larger multiplier pushes away).
+    """
 
     @property
     def name(self) -> str:
@@ -72,17 +83,27 @@ class Weigher(Protocol):
         ...
 
 
+ONCE: Final = "(once)"
+"""A `Remembered.key` that says: this answer is for this one request, do not keep it."""
+
+NOT_ASKED: Final = "(not asked)"
+"""A `Remembered.key` that says: the request does not touch this rule; all hosts pass, all scores are 0."""
+
+
 @runtime_checkable
 class Remembered(Protocol):
     """Role of a filter or weigher whose answer may be kept."""
 
     @property
-    def reads(self) -> frozenset[str]:
-        """Groups of columns (`kilonova.scheduler.table.USAGE` …) that the answer depends on."""
+    def reads(self) -> Group:
+        """Groups of columns that the answer depends on."""
         ...
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        """Equal for requests that get equal answers from the same table."""
+        """Equal for requests that get equal answers from the same table; or `NOT_ASKED`, or `ONCE`.
+
+        May look at `hosts.aggregates`, and at nothing else of the table.
+        """
         ...
 
 
@@ -124,7 +145,7 @@ class PerHostWeigher(Protocol):
 
 @dataclass(frozen=True)
 class EachHostFilter:
-    """Asks a `PerHostFilter` for every host."""
+    """Asks a `PerHostFilter` for every host. It may look at anything, so its answers are not kept."""
 
     inner: PerHostFilter
 
@@ -141,7 +162,7 @@ class EachHostFilter:
 
 @dataclass(frozen=True)
 class EachHostWeigher:
-    """Asks a `PerHostWeigher` for every host. Its multiplier is its own ``weight_multiplier()``, or 1."""
+    """Asks a `PerHostWeigher` for every host. Its multiplier is its own ``weight_multiplier``, or 1."""
 
     inner: PerHostWeigher
     multiplier_option: str = ""
@@ -158,5 +179,9 @@ class EachHostWeigher:
     def weigh(self, hosts: HostTable, spec: RequestSpec) -> Column:
         scores = np.zeros(hosts.size)
         for row in np.flatnonzero(hosts.alive):
-            scores[row] = self.inner.weigh_host(HostView(hosts, int(row)), spec)
+            score = float(self.inner.weigh_host(HostView(hosts, int(row)), spec))
+            if not np.isfinite(score):
+                hosts.complain(f"{self.name} gave a host the score {score}; it counts as 0")
+                score = 0.0
+            scores[row] = score
         return scores

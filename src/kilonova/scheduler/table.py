@@ -10,42 +10,59 @@ becomes a claim (the conductor died, all candidates were full) is forgotten afte
 then it steers later choices elsewhere; what it may not do alone is to make a request fail, see
 `without_doubtful`. The claim's conditional write is the judge in any case.
 
+**What changed** since a version can be asked (`changed_rows`), so that answers about the table can be
+brought up to date instead of being found anew.
+
 Rows of hosts that left are used again; `alive` says which rows are hosts now.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import enum
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from kilonova.model.host import AggregateState, HostState
-from kilonova.model.request_spec import RequestSpec
-from kilonova.scheduler.aggregates import AggregateIndex
+from kilonova.model import pci
+from kilonova.model.host import AggregateState, HostState, NumaCell, PciPool
+from kilonova.scheduler.aggregates import AggregateIndex, Combination
+from kilonova.scheduler.kinds import Kinds, Numbers
+from kilonova.scheduler.needs import Needs, Pending, Promises
 
-T = TypeVar("T")
 Mask: TypeAlias = npt.NDArray[np.bool_]
 IntColumn: TypeAlias = npt.NDArray[np.int64]
 Column: TypeAlias = npt.NDArray[np.float64]
+Rows: TypeAlias = npt.NDArray[np.intp]
 
-LIVENESS = "liveness"
-"""What changes when hosts come, go, stop, or are switched off."""
-USAGE = "usage"
-"""Used and free amounts, servers, work in flight, failures: changes with every choice."""
-FACTS = "facts"
-"""Capacity, hypervisor, abilities: changes when an operator or a new agent changes them."""
-AGGREGATES = "aggregates"
-"""Aggregates, their metadata, and which host is in which."""
-EVERYTHING = frozenset({LIVENESS, USAGE, FACTS, AGGREGATES})
 
-_MOST = np.iinfo(np.int64).max
+class Group(enum.IntFlag):
+    """Columns that change together."""
 
-# Column, its type, and where a feed's row has it. `vcpus_used` and the like are as the feed says; what is
-# pending comes on top.
+    LIVENESS = 1
+    """Hosts come, go, stop, or are switched off."""
+    USAGE = 2
+    """Used and free amounts, servers, work in flight, failures, metrics: changes with every choice."""
+    FACTS = 4
+    """Capacity, hypervisor, abilities: changes when an operator or a new agent changes them."""
+    AGGREGATES = 8
+    """Aggregates, their metadata, and which host is in which."""
+    EVERYTHING = 15
+
+
+class Devices(msgspec.Struct, frozen=True):
+    """NUMA cells and PCI devices of a host, as they are now."""
+
+    cells: tuple[NumaCell, ...] = ()
+    pools: tuple[PciPool, ...] = ()
+    cpu_ratio: float = 1.0
+    memory_ratio: float = 1.0
+
+
+# Column, its type, and where a feed's row has it. What is pending comes on top of `vcpus_used` and the like.
 _PLAIN: tuple[tuple[str, npt.DTypeLike], ...] = (
     ("vcpus", np.int64),
     ("vcpus_reserved", np.int64),
@@ -76,31 +93,49 @@ _DERIVED: tuple[tuple[str, npt.DTypeLike], ...] = (
     ("alive", np.bool_),
     ("profile", np.int32),
     ("combination", np.int32),
+    ("devices", np.int32),
+    ("servers", np.int32),
 )
+_LIMITS = (
+    ("vcpus_limit", "vcpus", "vcpus_reserved", "vcpus_ratio", "vcpus_used", "free_vcpus"),
+    ("memory_limit_mib", "memory_mib", "memory_reserved_mib", "memory_ratio", "memory_used_mib", "free_memory_mib"),
+    ("disk_limit_gib", "disk_gib", "disk_reserved_gib", "disk_ratio", "disk_used_gib", "free_disk_gib"),
+)
+_CLASSES = {
+    "VCPU": ("vcpus", "vcpus_used", "free_vcpus"),
+    "MEMORY_MB": ("memory_mib", "memory_used_mib", "free_memory_mib"),
+    "DISK_GB": ("disk_gib", "disk_used_gib", "free_disk_gib"),
+}
+"""Resource class to its columns: total, used, free. Other classes have columns ``total:…`` and ``free:…``."""
+
 _row_values = attrgetter(*(name for name, _ in _PLAIN))
-_facts = attrgetter(
-    "arch", "hypervisor_type", "hypervisor_version", "vm_mode", "supported_instances", "capabilities", "cpu_info",
+_of_profile = attrgetter(
+    "arch",
+    "hypervisor_type",
+    "hypervisor_version",
+    "vm_mode",
+    "supported_instances",
+    "capabilities",
+    "cpu_info",
     "traits",
+    "cell",
+)
+_of_servers = attrgetter("server_flavors", "server_image_properties")
+_groups_of = (
+    (Group.USAGE, attrgetter("vcpus_used", "memory_used_mib", "disk_used_gib", "num_instances", "io_ops",
+                             "failed_builds", "metrics", "numa", "pci", "more", "server_flavors",
+                             "server_image_properties")),
+    (Group.LIVENESS, attrgetter("is_up", "is_enabled")),
+    (Group.FACTS | Group.USAGE, attrgetter("vcpus", "vcpus_reserved", "vcpus_ratio", "memory_mib",
+                                           "memory_reserved_mib", "memory_ratio", "disk_gib", "disk_reserved_gib",
+                                           "disk_ratio")),
+    (Group.FACTS, attrgetter("host_ip")),
 )  # fmt: skip
-_usage = attrgetter("vcpus_used", "memory_used_mib", "disk_used_gib", "num_instances", "io_ops", "failed_builds")
-_capacity = attrgetter(
-    "vcpus", "vcpus_reserved", "vcpus_ratio", "memory_mib", "memory_reserved_mib", "memory_ratio",
-    "disk_gib", "disk_reserved_gib", "disk_ratio", "host_ip",
-)  # fmt: skip
 
+JOURNAL = 4096
+"""Changed rows that are remembered; who is further behind begins anew."""
 
-@dataclass(frozen=True)
-class Pending:
-    """A choice of ours that no claim has confirmed yet."""
-
-    server_id: str
-    row: int
-    host_id: int
-    vcpus: int
-    memory_mib: int
-    disk_gib: int
-    taken_at: float
-    """On the monotonic clock."""
+_NO_DEVICES = Devices()
 
 
 class HostTable:
@@ -133,10 +168,14 @@ class HostTable:
     io_ops: IntColumn
     failed_builds: IntColumn
     hypervisor_version: IntColumn
-    profile: npt.NDArray[np.int32]
+    profile: Numbers
     """Number of the host's profile: hosts whose hypervisor and abilities are equal share one."""
-    combination: npt.NDArray[np.int32]
+    combination: Numbers
     """Number of the combination of aggregates that the host is in."""
+    devices: Numbers
+    """Number of what the host has of NUMA cells and devices, as they are now."""
+    servers: Numbers
+    """Number of what is known of the servers on the host: their flavors and image properties."""
 
     def __init__(self, capacity: int = 64) -> None:
         self.size = 0
@@ -145,8 +184,6 @@ class HostTable:
         """The newest row of the feed that is in here."""
         self.version = 0
         """Grows with every change of any cell."""
-        self.changed: dict[str, int] = dict.fromkeys(EVERYTHING, 0)
-        """Group of columns to the version at which one of them last changed."""
         self.names: list[str] = []
         """Row to host name; empty where no host is."""
         self.states: list[HostState | None] = []
@@ -160,11 +197,17 @@ class HostTable:
             name: np.zeros(capacity, dtype=dtype) for name, dtype in _PLAIN + _DERIVED
         }
         self._free_rows: list[int] = []
-        self._profiles: list[HostState] = []
-        self._profile_numbers: dict[bytes, int] = {}
-        self._answers: dict[Any, npt.NDArray[Any]] = {}
-        self._pending: dict[str, Pending] = {}
-        self._pending_of_row: dict[int, set[str]] = {}
+        self._profiles: Kinds[HostState] = Kinds(
+            lambda state: msgspec.msgpack.encode(_of_profile(state), order="deterministic")
+        )
+        self._devices: Kinds[Devices] = Kinds(lambda devices: msgspec.msgpack.encode(devices, order="deterministic"))
+        self._devices.number(_NO_DEVICES)
+        self._servers: Kinds[HostState] = Kinds(
+            lambda state: msgspec.msgpack.encode(_of_servers(state), order="deterministic")
+        )
+        self._promises = Promises()
+        self._journal: deque[tuple[int, int, int]] = deque(maxlen=JOURNAL)
+        self._anew_at = 0
         self._show()
 
     def __len__(self) -> int:
@@ -177,31 +220,49 @@ class HostTable:
         """The same answer for every host."""
         return np.full(self.size, answer, dtype=np.bool_)
 
-    def by_profile(self, question: Any, rule: Callable[[HostState], T], dtype: npt.DTypeLike = np.bool_) -> Any:
-        """`rule`'s answer for each host, asked once a profile.
+    def by_profile(
+        self, question: Hashable, rule: Callable[[HostState], Any], dtype: npt.DTypeLike = np.bool_
+    ) -> npt.NDArray[Any]:
+        """`rule`'s answer for each host, asked once a profile; remembered under `question`.
 
-        `rule` may look at a host's architecture, hypervisor, supported instances, capabilities and traits,
-        and at nothing else. Its answers are remembered under `question` until profiles change.
+        `rule` may look at a host's architecture, hypervisor, supported instances, capabilities, CPU, traits
+        and cell, and at nothing else.
         """
-        answers = self._answers.get(question)
-        if answers is None or len(answers) != len(self._profiles):
-            answers = np.array([rule(profile) for profile in self._profiles], dtype=dtype)
-            self._answers[question] = answers
-        return answers[self.profile] if len(answers) else np.zeros(self.size, dtype=dtype)
+        return self._answered(self._profiles, self.profile, question, rule, dtype)
 
     def by_aggregates(
-        self, question: Any, rule: Callable[[tuple[AggregateState, ...]], T], dtype: npt.DTypeLike = np.bool_
-    ) -> Any:
+        self, question: Hashable, rule: Callable[[Combination], Any], dtype: npt.DTypeLike = np.bool_
+    ) -> npt.NDArray[Any]:
         """`rule`'s answer for each host, asked once a combination of aggregates; remembered under `question`."""
-        return self.aggregates.ask(question, rule, dtype)[self.combination]
+        return self._answered(self.aggregates.combinations, self.combination, question, rule, dtype)
+
+    def by_devices(
+        self, question: Hashable, rule: Callable[[Devices], Any], dtype: npt.DTypeLike = np.bool_
+    ) -> npt.NDArray[Any]:
+        """`rule`'s answer for each host, asked once a state of NUMA cells and devices; remembered under `question`."""
+        return self._answered(self._devices, self.devices, question, rule, dtype)
+
+    def by_servers(
+        self, question: Hashable, rule: Callable[[HostState], Any], dtype: npt.DTypeLike = np.bool_
+    ) -> npt.NDArray[Any]:
+        """As `by_profile`; `rule` may look at the flavors and image properties of the servers on the host."""
+        return self._answered(self._servers, self.servers, question, rule, dtype)
+
+    def _answered(
+        self, kinds: Kinds[Any], numbers: Numbers, question: Hashable, rule: Callable[[Any], Any], dtype: npt.DTypeLike
+    ) -> npt.NDArray[Any]:
+        answers = kinds.ask(question, rule, dtype)
+        return answers[numbers] if len(answers) else np.zeros(len(numbers), dtype=dtype)
 
     def aggregate_min(self, key: str, default: float) -> Column:
         """The smallest value that a host's aggregates have for `key` in their metadata, else `default`.
 
         Where one of the values is no number, `default` counts for that host, and there is a complaint.
         """
+        if key not in self.aggregates.keys:
+            return np.full(self.size, default)
 
-        def smallest(aggregates: tuple[AggregateState, ...]) -> float:
+        def smallest(aggregates: Combination) -> float:
             numbers = []
             for aggregate in aggregates:
                 if key in aggregate.metadata:
@@ -209,25 +270,66 @@ class HostTable:
                     if number is None:
                         self.complain(
                             f"aggregate '{aggregate.name}': {key} is '{aggregate.metadata[key]}', which is no number; "
-                            f"its hosts get the global value {default:g}"
+                            f"its hosts get the global value"
                         )
-                        return default
+                        return np.nan
                     numbers.append(number)
-            return min(numbers, default=default)
+            return min(numbers, default=np.nan)
 
-        column: Column = self.by_aggregates((key, default), smallest, np.float64)
+        column = self.by_aggregates(("smallest", key), smallest, np.float64)
+        return np.where(np.isnan(column), default, column)
+
+    def total_of(self, resource_class: str) -> IntColumn:
+        """What each host has of a resource class."""
+        return self._of_class(resource_class, "total")
+
+    def free_of(self, resource_class: str) -> IntColumn:
+        """What each host has free of a resource class, by allocation ratio and less what is promised."""
+        return self._of_class(resource_class, "free")
+
+    def _of_class(self, resource_class: str, what: str) -> IntColumn:
+        total, _, free = _CLASSES.get(resource_class, (f"total:{resource_class}", "", f"free:{resource_class}"))
+        array = self._arrays.get(free if what == "free" else total)
+        return np.zeros(self.size, dtype=np.int64) if array is None else array[: self.size]
+
+    def metric(self, name: str) -> Column:
+        """What monitors measured last under this name; NaN where there is none."""
+        column = np.full(self.size, np.nan)
+        for row, state in enumerate(self.states):
+            if state is not None and name in state.metrics:
+                column[row] = state.metrics[name]
         return column
+
+    def promised_members(self, group_id: str) -> dict[str, str]:
+        """Server to host, of a server group's members that we chose hosts for and that no claim confirms yet."""
+        return {server: self.names[row] for server, row in self._promises.of_group(group_id).items()}
 
     def complain(self, what: str) -> None:
         """Note malformed metadata; it is logged once."""
         self.complaints.setdefault(what, False)
+
+    # ---- what changed ----------------------------------------------------------------------------------------
+
+    def changed_rows(self, since: int) -> dict[int, int] | None:
+        """Rows that changed after version `since`, and which `Group`s of their columns.
+
+        None if that is not known any more, or if hosts or aggregates changed as a whole.
+        """
+        if since < self._anew_at or (len(self._journal) == JOURNAL and self._journal[0][0] > since):
+            return None
+        rows: dict[int, int] = {}
+        for version, row, groups in reversed(self._journal):
+            if version <= since:
+                break
+            rows[row] = rows.get(row, 0) | groups
+        return rows
 
     # ---- the feed ----------------------------------------------------------------------------------------
 
     def apply(self, states: Sequence[HostState]) -> None:
         """Take in rows of the feed. A row that is not newer than the one at hand changes nothing."""
         fresh: dict[int, HostState] = {}
-        groups: set[str] = set()
+        changed: dict[int, int] = {}
         for state in states:
             row = self.row_of.get(state.name)
             before = None if row is None else self.states[row]
@@ -241,24 +343,26 @@ class HostTable:
                 continue
             if row is None or before is None:
                 row = self._new_row(state.name)
-                groups |= EVERYTHING
                 self._arrays["profile"][row] = self._profile_of(state)
+                self._arrays["servers"][row] = self._servers_of(state)
                 self._arrays["combination"][row] = self.aggregates.number_of(state.name)
+                self._anew_at = self.version + 1
             else:
-                if _usage(before) != _usage(state):
-                    groups.add(USAGE)
-                if before.is_up != state.is_up or before.is_enabled != state.is_enabled:
-                    groups.add(LIVENESS)
-                if _capacity(before) != _capacity(state):
-                    groups |= {FACTS, USAGE}
-                if _facts(before) != _facts(state):
-                    groups.add(FACTS)
+                groups = 0
+                for group, of in _groups_of:
+                    if of(before) != of(state):
+                        groups |= group.value
+                if _of_profile(before) != _of_profile(state):
+                    groups |= Group.FACTS.value
                     self._arrays["profile"][row] = self._profile_of(state)
+                if _of_servers(before) != _of_servers(state):
+                    self._arrays["servers"][row] = self._servers_of(state)
+                changed[row] = changed.get(row, 0) | groups
             self.states[row] = state
             fresh[row] = state
         if fresh:
             self._write(list(fresh), list(fresh.values()))
-            self._touch(groups)
+            self._touch(changed)
 
     def set_aggregates(self, version: int, aggregates: Sequence[AggregateState]) -> None:
         """Replace all aggregates."""
@@ -266,67 +370,68 @@ class HostTable:
         column = self._arrays["combination"]
         for name, row in self.row_of.items():
             column[row] = self.aggregates.number_of(name)
-        self._touch({AGGREGATES})
+        self.version += 1
+        self._anew_at = self.version
 
     # ---- choices of ours -----------------------------------------------------------------------------------
 
-    def take(self, spec: RequestSpec, server_id: str, row: int, *, at: float = 0.0) -> None:
-        """Deduct one server of `spec` from a host until its claim is seen. A newer choice replaces an older."""
-        if server_id in self._pending:
+    def take(self, needs: Needs, server_id: str, row: int, *, at: float = 0.0) -> None:
+        """Deduct one server from a host until its claim is seen. A newer choice replaces an older."""
+        if server_id in self._promises.by_server:
             self._drop(server_id)
-        state = self.states[row]
-        assert state is not None
-        pending = Pending(server_id, row, state.id, spec.vcpus, spec.memory_mib, spec.disk_gib, at)
-        self._pending[server_id] = pending
-        self._pending_of_row.setdefault(row, set()).add(server_id)
+        pending = Pending(server_id, row, needs, at)
+        self._promises.add(pending)
         self._deduct(pending, 1)
-        self._touch({USAGE})
+        self._touch({row: Group.USAGE.value})
 
     @property
     def pending(self) -> Mapping[str, Pending]:
         """Choices by server that no claim has confirmed yet."""
-        return self._pending
+        return self._promises.by_server
 
-    def settle(self, claimed: Mapping[str, int]) -> None:
-        """Claims (server to host id) are in the rows that were applied: their deductions end, wherever they stand."""
+    def settle(self, claimed: Iterable[str]) -> None:
+        """The claims of these servers are in the rows that were applied: their deductions end."""
         for server_id in claimed:
-            if server_id in self._pending:
+            if server_id in self._promises.by_server:
                 self._drop(server_id)
 
     def expire(self, before: float) -> int:
         """Forget choices made before a moment (on the monotonic clock) that never became claims; how many."""
-        old = [server_id for server_id, pending in self._pending.items() if pending.taken_at < before]
+        old = [server_id for server_id, pending in self.pending.items() if pending.taken_at < before]
         for server_id in old:
             self._drop(server_id)
         return len(old)
 
     @contextmanager
     def without_doubtful(self, before: float) -> Iterator[bool]:
-        """Inside, choices made before a moment and still unconfirmed do not count; whether there are any."""
-        doubtful = [pending for pending in self._pending.values() if pending.taken_at < before]
+        """Inside, choices made before a moment and still unconfirmed do not count; whether there are any.
+
+        Nothing may be taken inside.
+        """
+        doubtful = [pending for pending in self.pending.values() if pending.taken_at < before]
+        rows = {pending.row: Group.USAGE.value for pending in doubtful}
         for pending in doubtful:
+            self._promises.remove(pending.server_id)
             self._deduct(pending, -1)
-        if doubtful:
-            self._touch({USAGE})
+        self._touch(rows)
         try:
             yield bool(doubtful)
         finally:
             for pending in doubtful:
+                self._promises.add(pending)
                 self._deduct(pending, 1)
-            if doubtful:
-                self._touch({USAGE})
+            self._touch(rows)
 
     # ---- inside ----------------------------------------------------------------------------------------------
 
-    def _touch(self, groups: set[str]) -> None:
+    def _touch(self, changed: Mapping[int, int]) -> None:
         self.version += 1
-        for group in groups:
-            self.changed[group] = self.version
+        self._journal.extend((self.version, row, groups) for row, groups in changed.items() if groups)
 
     def _show(self) -> None:
         """Let the columns be the used part of the arrays."""
-        for name, array in self._arrays.items():
-            setattr(self, name, array[: self.size])
+        for name, _ in _PLAIN + _DERIVED:
+            setattr(self, name, self._arrays[name][: self.size])
 
     def _new_row(self, name: str) -> int:
         if self._free_rows:
@@ -344,15 +449,16 @@ class HostTable:
         return row
 
     def _forget(self, name: str, row: int) -> None:
-        for server_id in list(self._pending_of_row.get(row, ())):
-            self._drop(server_id)
+        for pending in self._promises.of_row(row):
+            self._drop(pending.server_id)
         del self.row_of[name]
         self.names[row] = ""
         self.states[row] = None
         self._free_rows.append(row)
         for array in self._arrays.values():
             array[row] = 0
-        self._touch(set(EVERYTHING))
+        self.version += 1
+        self._anew_at = self.version
 
     def _write(self, rows: list[int], states: list[HostState]) -> None:
         at = np.array(rows)
@@ -360,61 +466,90 @@ class HostTable:
         for (name, _), column in zip(_PLAIN, zip(*map(_row_values, states), strict=True), strict=True):
             arrays[name][at] = column
         arrays["alive"][at] = True
-        for limit, total, reserved, ratio, used, free in (
-            ("vcpus_limit", "vcpus", "vcpus_reserved", "vcpus_ratio", "vcpus_used", "free_vcpus"),
-            ("memory_limit_mib", "memory_mib", "memory_reserved_mib", "memory_ratio", "memory_used_mib",
-             "free_memory_mib"),
-            ("disk_limit_gib", "disk_gib", "disk_reserved_gib", "disk_ratio", "disk_used_gib", "free_disk_gib"),
-        ):  # fmt: skip
+        for limit, total, reserved, ratio, used, free in _LIMITS:
             # Whole units: for integers, used + n <= x and used + n <= floor(x) are the same question.
             arrays[limit][at] = np.floor((arrays[total][at] - arrays[reserved][at]) * arrays[ratio][at])
             arrays[free][at] = arrays[limit][at] - arrays[used][at]
-        if self._pending:
+        for name, array in arrays.items():
+            if ":" in name:
+                array[at] = 0
+        for row, state in zip(rows, states, strict=True):
+            if state.more:
+                self._write_more(row, state)
+            if state.numa or state.pci or arrays["devices"][row]:
+                self._set_devices(row)
+        if self.pending:
             for row in rows:
-                for server_id in self._pending_of_row.get(row, ()):
-                    self._deduct(self._pending[server_id], 1)
+                for pending in self._promises.of_row(row):
+                    self._deduct_amounts(pending, 1)
+
+    def _write_more(self, row: int, state: HostState) -> None:
+        for name, amount in state.more.items():
+            for column in (f"total:{name}", f"free:{name}"):
+                if column not in self._arrays:
+                    self._arrays[column] = np.zeros(len(self._arrays["alive"]), dtype=np.int64)
+            self._arrays[f"total:{name}"][row] = amount.total
+            self._arrays[f"free:{name}"][row] = int((amount.total - amount.reserved) * amount.ratio) - amount.used
 
     def _deduct(self, pending: Pending, sign: int) -> None:
+        self._deduct_amounts(pending, sign)
+        if pending.needs.topology is not None or pending.needs.pci:
+            self._set_devices(pending.row)
+
+    def _deduct_amounts(self, pending: Pending, sign: int) -> None:
         row = pending.row
         arrays = self._arrays
-        arrays["vcpus_used"][row] += sign * pending.vcpus
-        arrays["free_vcpus"][row] -= sign * pending.vcpus
-        arrays["memory_used_mib"][row] += sign * pending.memory_mib
-        arrays["free_memory_mib"][row] -= sign * pending.memory_mib
-        arrays["disk_used_gib"][row] += sign * pending.disk_gib
-        arrays["free_disk_gib"][row] -= sign * pending.disk_gib
+        for name, amount in pending.needs.amounts.items():
+            _, used, free = _CLASSES.get(name, ("", "", f"free:{name}"))
+            if used:
+                arrays[used][row] += sign * amount
+            if free in arrays:
+                arrays[free][row] -= sign * amount
         arrays["num_instances"][row] += sign
         arrays["io_ops"][row] += sign  # a build is about to begin there
 
+    def _set_devices(self, row: int) -> None:
+        """NUMA cells and devices as the feed has them, less what is promised."""
+        state = self.states[row]
+        if state is None or not (state.numa or state.pci):
+            self._arrays["devices"][row] = 0
+            return
+        now = Devices(state.numa, state.pci, state.vcpus_ratio, state.memory_ratio)
+        for pending in self._promises.of_row(row):
+            needs = pending.needs
+            after = pci.place(
+                now.cells, now.pools, needs.topology, needs.pci,
+                cpu_ratio=now.cpu_ratio, memory_ratio=now.memory_ratio,
+            )  # fmt: skip
+            if after is not None:
+                now = Devices(*after, now.cpu_ratio, now.memory_ratio)
+        if len(self._devices.values) > 4 * len(self.row_of) + 1_000:
+            self._renumber_devices()
+        self._arrays["devices"][row] = self._devices.number(now)
+
     def _drop(self, server_id: str) -> None:
-        pending = self._pending.pop(server_id)
-        servers = self._pending_of_row[pending.row]
-        servers.discard(server_id)
-        if not servers:
-            del self._pending_of_row[pending.row]
+        pending = self._promises.remove(server_id)
         self._deduct(pending, -1)
-        self._touch({USAGE})
+        self._touch({pending.row: Group.USAGE.value})
 
     def _profile_of(self, state: HostState) -> int:
-        key = msgspec.msgpack.encode(_facts(state), order="deterministic")
-        number = self._profile_numbers.get(key)
-        if number is None:
-            if len(self._profiles) > 2 * len(self.row_of) + 64:
-                self._renumber_profiles()
-            number = self._profile_numbers[key] = len(self._profiles)
-            self._profiles.append(state)
-            self._answers.clear()
-        return number
+        return self._kind_of(state, self._profiles, "profile")
 
-    def _renumber_profiles(self) -> None:
-        """Forget profiles that no host has any more (abilities that carry a changing value make many)."""
-        self._profiles.clear()
-        self._profile_numbers.clear()
-        self._answers.clear()
-        for row in self.row_of.values():
-            state = self.states[row]
-            if state is not None:
-                self._arrays["profile"][row] = self._profile_of(state)
+    def _servers_of(self, state: HostState) -> int:
+        return self._kind_of(state, self._servers, "servers")
+
+    def _kind_of(self, state: HostState, kinds: Kinds[HostState], column: str) -> int:
+        if len(kinds.values) > 2 * len(self.row_of) + 64:
+            # Abilities that carry a changing value make many kinds that no host has any more.
+            known = {row: at_row for row in self.row_of.values() if (at_row := self.states[row]) is not None}
+            self._arrays[column][list(known)] = kinds.renumber(known.values())
+        return kinds.number(state)
+
+    def _renumber_devices(self) -> None:
+        column = self._arrays["devices"]
+        values = [self._devices.values[number] for number in column]
+        self._devices.renumber([_NO_DEVICES])
+        column[:] = [self._devices.number(value) for value in values]
 
 
 def as_number(text: object) -> float | None:

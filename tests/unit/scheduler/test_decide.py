@@ -10,7 +10,7 @@ import pytest
 from scheduler_builders import a_request, host_table
 
 from kilonova.model.request_spec import Choice, RequestSpec
-from kilonova.scheduler.decide import Rules, Weighted, decide, rank, scaled
+from kilonova.scheduler.decide import Rules, Scale, Weighted, decide, rank
 from kilonova.scheduler.drivers.filter import FilterScheduler
 from kilonova.scheduler.filters.liveness import ComputeFilter
 from kilonova.scheduler.filters.room import CoreFilter, DiskFilter, RamFilter
@@ -163,14 +163,20 @@ def test_a_multipliers_sign_turns_spreading_into_packing() -> None:
     assert hosts_of(pack) == ["h2", "h1", "h0"]
 
 
+def scaled(raw: list[float], minimum: float | None, maximum: float | None) -> list[float]:
+    weighted = Weighted(Scored(tuple(raw)), 1.0, minimum, maximum)
+    scale = Scale.of(weighted, weighted.clamped(np.array(raw)), np.arange(len(raw)), 1.0)
+    return (np.zeros(len(raw)) + scale.part()).tolist()
+
+
 def test_equal_scores_count_for_nothing() -> None:
-    assert scaled(np.array([7.0, 7.0]), None, None).tolist() == [0.0, 0.0]
-    assert scaled(np.array([0.0, 0.0]), 0.0, None).tolist() == [0.0, 0.0]
+    assert scaled([7.0, 7.0], None, None) == [0.0, 0.0]
+    assert scaled([0.0, 0.0], 0.0, None) == [0.0, 0.0]
 
 
 def test_scores_do_not_leave_the_given_ends() -> None:
-    assert scaled(np.array([-4.0, 1.0, 2.0]), 0.0, None).tolist() == [0.0, 0.5, 1.0]
-    assert scaled(np.array([0.0, 1.0, 4.0]), None, 2.0).tolist() == [0.0, 0.5, 1.0]
+    assert scaled([-4.0, 1.0, 2.0], 0.0, None) == [0.0, 0.5, 1.0]
+    assert scaled([0.0, 1.0, 4.0], None, 2.0) == [0.0, 0.5, 1.0]
 
 
 def test_an_aggregates_multiplier_wins_and_of_several_the_smallest() -> None:
@@ -200,17 +206,17 @@ def test_an_aggregates_build_failure_multiplier_pushes_away_too() -> None:
 
 
 def test_of_equal_hosts_the_first_is_taken() -> None:
-    assert rank(np.zeros(5), Rules(filters=()), random.Random(1)) == [0, 1, 2, 3, 4]
+    assert rank(np.zeros(5), 5, Rules(filters=()), random.Random(1)) == [0, 1, 2, 3, 4]
 
 
 def test_the_list_is_as_long_as_asked_for() -> None:
-    assert rank(np.array([1.0, 3.0, 2.0]), Rules(filters=(), max_candidates=2), random.Random(1)) == [1, 2]
+    assert rank(np.array([1.0, 3.0, 2.0]), 3, Rules(filters=(), max_candidates=2), random.Random(1)) == [1, 2]
 
 
 def test_equal_best_hosts_are_shuffled_and_worse_ones_never_first() -> None:
     rules = Rules(filters=(), shuffle_best=True, max_candidates=4)
     rng = random.Random(7)
-    orders = [rank(np.array([5.0, 1.0, 5.0, 5.0]), rules, rng) for _ in range(600)]
+    orders = [rank(np.array([5.0, 1.0, 5.0, 5.0]), 4, rules, rng) for _ in range(600)]
     firsts = Counter(order[0] for order in orders)
     assert set(firsts) == {0, 2, 3}
     assert all(150 < count < 250 for count in firsts.values())
@@ -220,7 +226,7 @@ def test_equal_best_hosts_are_shuffled_and_worse_ones_never_first() -> None:
 def test_the_first_is_drawn_from_the_best_few() -> None:
     rules = Rules(filters=(), host_subset_size=3, max_candidates=2)
     rng = random.Random(7)
-    orders = [rank(np.array([1.0, 4.0, 3.0, 2.0]), rules, rng) for _ in range(600)]
+    orders = [rank(np.array([1.0, 4.0, 3.0, 2.0]), 4, rules, rng) for _ in range(600)]
     firsts = Counter(order[0] for order in orders)
     assert set(firsts) == {1, 2, 3}
     assert all(150 < count < 250 for count in firsts.values())

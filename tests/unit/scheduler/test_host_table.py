@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduler_builders import a_host, a_request, aggregate_states, host_table
 
-from kilonova.scheduler.table import AGGREGATES, FACTS, LIVENESS, USAGE, HostTable
+from kilonova.scheduler.needs import needs_of
+from kilonova.scheduler.table import JOURNAL, Group, HostTable
 
 
 def free(table: HostTable, name: str = "h0") -> tuple[int, int, int]:
@@ -95,22 +96,42 @@ def test_columns_grow_and_keep_what_they_have() -> None:
     assert table.io_ops.tolist() == list(range(1000))
 
 
-def test_only_groups_that_changed_are_marked() -> None:
-    table = host_table(2)
+def test_what_changed_can_be_asked_by_rows_and_groups() -> None:
+    table = host_table(3)
 
-    def changed_by(**values: Any) -> set[str]:
-        before = dict(table.changed)
-        table.apply([a_host("h0", seq=table.seq + 1, id=100, **values)])
-        return {group for group, version in table.changed.items() if version != before[group]}
+    def changed_by(**values: Any) -> dict[int, Group] | None:
+        before = table.version
+        table.apply([a_host("h1", seq=table.seq + 1, id=101, **values)])
+        rows = table.changed_rows(before)
+        return None if rows is None else {row: Group(groups) for row, groups in rows.items()}
 
-    assert changed_by() == set()
-    assert changed_by(vcpus_used=1) == {USAGE}
-    assert changed_by(vcpus_used=1, is_up=False) == {LIVENESS}
-    assert changed_by(vcpus_used=1, is_up=False, hypervisor_version=9) == {FACTS}
-    assert changed_by(vcpus_used=1, is_up=False, hypervisor_version=9, vcpus_ratio=3.0) == {FACTS, USAGE}
-    before = dict(table.changed)
+    assert changed_by() == {}
+    assert changed_by(vcpus_used=1) == {1: Group.USAGE}
+    assert changed_by(vcpus_used=1, is_up=False) == {1: Group.LIVENESS}
+    assert changed_by(vcpus_used=1, is_up=False, hypervisor_version=9) == {1: Group.FACTS}
+    assert changed_by(vcpus_used=1, is_up=False, hypervisor_version=9, vcpus_ratio=3.0) == {
+        1: Group.FACTS | Group.USAGE
+    }
+    start = table.version
+    table.take(needs_of(a_request()), "s1", 2)
+    table.take(needs_of(a_request()), "s2", 0)
+    table.settle(["s1"])
+    assert table.changed_rows(start) == {0: Group.USAGE, 2: Group.USAGE}
+    assert table.changed_rows(table.version) == {}
     table.set_aggregates(1, [])
-    assert {group for group, version in table.changed.items() if version != before[group]} == {AGGREGATES}
+    assert table.changed_rows(start) is None
+    start = table.version
+    table.apply([a_host("new", seq=99, id=9)])
+    assert table.changed_rows(start) is None
+
+
+def test_changes_too_long_ago_are_not_known() -> None:
+    table = host_table(1)
+    start = table.version
+    for n in range(JOURNAL + 1):
+        table.take(needs_of(a_request()), f"s{n % 2}", 0)
+    assert table.changed_rows(start) is None
+    assert table.changed_rows(table.version - 5) == {0: Group.USAGE}
 
 
 # ---- aggregates ------------------------------------------------------------------------------------------------
@@ -139,7 +160,7 @@ def test_new_hosts_find_their_aggregates() -> None:
 
 def test_a_choice_is_deducted_until_its_claim_is_seen() -> None:
     table = host_table(1)
-    table.take(a_request("s1", vcpus=4, memory_mib=2048, root_gib=20), "s1", 0)
+    table.take(needs_of(a_request("s1", vcpus=4, memory_mib=2048, root_gib=20)), "s1", 0)
     assert free(table) == (12, 30720, 480)
     assert (table.num_instances[0], table.io_ops[0]) == (1, 1)
     # A newer row that does not have the claim yet takes nothing away ...
@@ -155,7 +176,7 @@ def test_a_choice_is_deducted_until_its_claim_is_seen() -> None:
 
 def test_a_claim_on_an_alternate_frees_the_first_choice() -> None:
     table = host_table(2)
-    table.take(a_request("s1", vcpus=4), "s1", 0)
+    table.take(needs_of(a_request("s1", vcpus=4)), "s1", 0)
     table.apply([a_host("h1", seq=9, id=101, vcpus_used=4)])
     table.settle({"s1": 101})
     assert table.free_vcpus.tolist() == [16, 12]
@@ -163,17 +184,17 @@ def test_a_claim_on_an_alternate_frees_the_first_choice() -> None:
 
 def test_a_servers_newer_choice_replaces_the_older() -> None:
     table = host_table(2)
-    table.take(a_request("s1", vcpus=4), "s1", 0)
-    table.take(a_request("s1", vcpus=4), "s1", 1)
+    table.take(needs_of(a_request("s1", vcpus=4)), "s1", 0)
+    table.take(needs_of(a_request("s1", vcpus=4)), "s1", 1)
     assert table.free_vcpus.tolist() == [16, 12]
-    table.take(a_request("s1", vcpus=2), "s1", 1)
+    table.take(needs_of(a_request("s1", vcpus=2)), "s1", 1)
     assert table.free_vcpus.tolist() == [16, 14]
 
 
 def test_choices_that_were_never_claimed_are_forgotten() -> None:
     table = host_table(1)
-    table.take(a_request("old"), "old", 0, at=10.0)
-    table.take(a_request("new"), "new", 0, at=20.0)
+    table.take(needs_of(a_request("old")), "old", 0, at=10.0)
+    table.take(needs_of(a_request("new")), "new", 0, at=20.0)
     assert table.expire(before=15.0) == 1
     assert set(table.pending) == {"new"}
     assert table.free_vcpus.tolist() == [15]
@@ -181,8 +202,8 @@ def test_choices_that_were_never_claimed_are_forgotten() -> None:
 
 def test_doubtful_choices_can_be_left_out_for_a_moment() -> None:
     table = host_table(1)
-    table.take(a_request("old", vcpus=10), "old", 0, at=10.0)
-    table.take(a_request("new", vcpus=3), "new", 0, at=20.0)
+    table.take(needs_of(a_request("old", vcpus=10)), "old", 0, at=10.0)
+    table.take(needs_of(a_request("new", vcpus=3)), "new", 0, at=20.0)
     with table.without_doubtful(before=15.0) as there_are_some:
         assert there_are_some
         assert table.free_vcpus.tolist() == [13]
@@ -191,17 +212,9 @@ def test_doubtful_choices_can_be_left_out_for_a_moment() -> None:
         assert not there_are_some
 
 
-def test_a_choice_taken_while_doubtful_ones_are_left_out_stays() -> None:
-    table = host_table(1)
-    table.take(a_request("old", vcpus=10), "old", 0, at=10.0)
-    with table.without_doubtful(before=15.0):
-        table.take(a_request("old", vcpus=2), "old", 0, at=20.0)  # the same server, tried again
-    assert table.free_vcpus.tolist() == [14]
-
-
 def test_a_host_that_leaves_takes_its_choices_along() -> None:
     table = host_table(1)
-    table.take(a_request("s1", vcpus=4), "s1", 0)
+    table.take(needs_of(a_request("s1", vcpus=4)), "s1", 0)
     table.apply([a_host("h0", seq=2, id=100, deleted=True)])
     assert not table.pending
     table.apply([a_host("other", seq=3, id=7)])
@@ -229,7 +242,7 @@ def test_whatever_happens_free_is_limit_less_used_less_pending(data: st.DataObje
             case "take" if name in used:
                 server, vcpus = data.draw(st.sampled_from("xyz")), data.draw(st.integers(1, 5))
                 pending[server] = (name, vcpus)
-                table.take(a_request(server, vcpus=vcpus), server, table.row_of[name])
+                table.take(needs_of(a_request(server, vcpus=vcpus)), server, table.row_of[name])
             case "settle" if pending:
                 server = data.draw(st.sampled_from(sorted(pending)))
                 del pending[server]
@@ -249,7 +262,7 @@ def test_profiles_that_nobody_has_are_forgotten() -> None:
         table.apply([a_host("h0", seq=table.seq + 1, id=100, capabilities={"counter": n})])
     answers = table.by_profile("counter", lambda profile: profile.capabilities.get("counter", -1), np.int64)
     assert answers.tolist() == [499, -1]
-    assert len(table._profiles) < 100
+    assert len(table._profiles.values) < 100
 
 
 @pytest.mark.parametrize("rows", [1, 2, 50])

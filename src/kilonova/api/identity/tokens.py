@@ -152,8 +152,11 @@ def _request(body: AuthBody) -> LoginRequest:
     """
     identity = body.identity
     scope, target = _scope(body.scope)
-    known = {"password": identity.password, "token": identity.token}
-    known["application_credential"] = identity.application_credential
+    known: dict[str, Struct | None] = {
+        "password": identity.password,
+        "token": identity.token,
+        "application_credential": identity.application_credential,
+    }
     if not identity.methods:
         raise BadRequest("Invalid input for field/attribute identity.methods: name at least one method.")
     for method in identity.methods:
@@ -169,10 +172,10 @@ def _request(body: AuthBody) -> LoginRequest:
         user = _wanted(given.user) if given.id is None else None
         return LoginRequest(credential=credential, secret=given.secret, user=user)
     if "password" in identity.methods and identity.password is not None:
-        user = identity.password.user
-        if user.password is None:
+        who = identity.password.user
+        if who.password is None:
             raise BadRequest("Invalid input for field/attribute identity.password.user: 'password' is required.")
-        return LoginRequest(user=_wanted(user), password=user.password, scope=scope, target=target)
+        return LoginRequest(user=_wanted(who), password=who.password, scope=scope, target=target)
     assert identity.token is not None
     return LoginRequest(token=identity.token.id, scope=scope, target=target)
 

@@ -1,1 +1,1 @@
-"""Image v2."""
+"""The Image API v2."""

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 
 from kilonova.model.host import HostState
-from kilonova.model.request_spec import RequestSpec
-from kilonova.scheduler.host_view import HostView
 from kilonova.scheduler.operators import matches
-from kilonova.scheduler.plugin import Shortfall
-from kilonova.scheduler.table import EVERYTHING, HostTable, Mask
+from kilonova.scheduler.plugin import NOT_ASKED, Group, HostTable, HostView, Mask, RequestSpec, Shortfall
 
 _SCOPE = "capabilities"
 
@@ -38,10 +35,10 @@ class ComputeCapabilitiesFilter:
     """
 
     name: str = "ComputeCapabilitiesFilter"
-    reads: frozenset[str] = EVERYTHING
+    reads: Group = Group.EVERYTHING
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return tuple(demands(spec.extra_specs))
+        return tuple(demands(spec.extra_specs)) or NOT_ASKED
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
         mask = hosts.everywhere(True)
@@ -62,8 +59,7 @@ class ComputeCapabilitiesFilter:
             value = _follow(first, path[1:])
             return value is not None and matches(str(value), requirement)
 
-        answer: Mask = hosts.by_profile((self.name, path, requirement), is_met)
-        return answer
+        return hosts.by_profile((self.name, path, requirement), is_met)
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         for path, requirement in demands(spec.extra_specs):
@@ -75,6 +71,8 @@ class ComputeCapabilitiesFilter:
 def demands(extra_specs: dict[str, str]) -> list[tuple[tuple[str, ...], str]]:
     """Path of attribute and keys, and requirement, of the extra specs that speak of hosts."""
     found: list[tuple[tuple[str, ...], str]] = []
+    if not extra_specs:
+        return found
     for key, requirement in sorted(extra_specs.items()):
         scope, *rest = key.split(":")
         if not rest:

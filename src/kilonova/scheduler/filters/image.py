@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kilonova.model.host import HostState
-from kilonova.model.request_spec import RequestSpec
-from kilonova.scheduler.plugin import Shortfall
-from kilonova.scheduler.table import FACTS, HostTable, Mask
+from kilonova.scheduler.plugin import NOT_ASKED, Group, HostTable, Mask, RequestSpec, Shortfall
 
 _NAMES = {
     "arch": ("hw_architecture", "architecture"),
@@ -44,10 +42,11 @@ class ImagePropertiesFilter:
     """
 
     name: str = "ImagePropertiesFilter"
-    reads: frozenset[str] = frozenset({FACTS})
+    reads: Group = Group.FACTS
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return wanted(spec.image_properties)
+        asked = wanted(spec.image_properties)
+        return asked if any(asked[:3]) else NOT_ASKED
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
         arch, kind, mode, version = asked = wanted(spec.image_properties)
@@ -61,8 +60,7 @@ class ImagePropertiesFilter:
             fits = any(asks <= set(canonical(*triple)) for triple in profile.supported_instances)
             return fits and _version_fits(profile.hypervisor_version, version)
 
-        mask: Mask = hosts.by_profile((self.name, asked), can_run)
-        return mask
+        return hosts.by_profile((self.name, asked), can_run)
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         arch, kind, mode, version = wanted(spec.image_properties)

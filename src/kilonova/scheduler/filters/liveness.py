@@ -3,9 +3,7 @@
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from kilonova.model.request_spec import RequestSpec
-from kilonova.scheduler.plugin import Shortfall
-from kilonova.scheduler.table import LIVENESS, HostTable, Mask
+from kilonova.scheduler.plugin import NOT_ASKED, Group, HostTable, Mask, RequestSpec, Shortfall
 
 
 @dataclass(frozen=True)
@@ -13,10 +11,10 @@ class AllHostsFilter:
     """Pass every host."""
 
     name: str = "AllHostsFilter"
-    reads: frozenset[str] = frozenset({LIVENESS})
+    reads: Group = Group.LIVENESS
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return None
+        return NOT_ASKED
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
         return hosts.everywhere(True)
@@ -27,7 +25,7 @@ class ComputeFilter:
     """Pass hosts whose compute service is up and enabled."""
 
     name: str = "ComputeFilter"
-    reads: frozenset[str] = frozenset({LIVENESS})
+    reads: Group = Group.LIVENESS
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
         return None

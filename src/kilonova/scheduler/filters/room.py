@@ -1,39 +1,35 @@
-"""Does the server fit? Free amounts are (total - reserved) * allocation ratio, less what is used.
-
-The claim asks the same of the database and decides; these filters only spare it the hosts that cannot win.
-"""
+"""Does the server fit?"""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from kilonova.model.request_spec import RequestSpec
-from kilonova.scheduler.plugin import Shortfall
-from kilonova.scheduler.table import FACTS, USAGE, HostTable, IntColumn, Mask
+from kilonova.scheduler.fitting import usable, usable_by_aggregates
+from kilonova.scheduler.plugin import NOT_ASKED, Group, HostTable, Mask, RequestSpec, Shortfall
+from kilonova.scheduler.table import IntColumn
 from kilonova.scheduler.words import count, largest
-
-_READS = frozenset({USAGE, FACTS})
-
-
-def at_least(hosts: HostTable, free: IntColumn, amount: int) -> Mask:
-    """Hosts with `amount` free. What asks for nothing fits even where nothing is free."""
-    return free >= amount if amount else hosts.everywhere(True)
 
 
 @dataclass(frozen=True)
 class CoreFilter:
-    """Pass hosts with enough free virtual CPUs."""
+    """Pass hosts with enough free virtual CPUs. CPUs of the server's own (PCPU) do not count here."""
 
     name: str = "CoreFilter"
-    reads: frozenset[str] = _READS
+    reads: Group = Group.USAGE | Group.FACTS
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return spec.vcpus
+        return spec.amounts().get("VCPU") or NOT_ASKED
+
+    def usable(self, hosts: HostTable) -> IntColumn:
+        """The most CPUs that one more server could have on each host."""
+        return usable(hosts, "VCPU")
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        return at_least(hosts, hosts.free_vcpus, spec.vcpus)
+        wanted = spec.amounts().get("VCPU", 0)
+        return self.usable(hosts) >= wanted if wanted else hosts.everywhere(True)
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
-        return Shortfall(f"has {count(spec.vcpus, 'free vCPU')}", largest(hosts.free_vcpus, among))
+        wanted = count(spec.amounts().get("VCPU", 0), "free vCPU")
+        return Shortfall(f"has {wanted}", largest(self.usable(hosts), among))
 
 
 @dataclass(frozen=True)
@@ -41,16 +37,22 @@ class RamFilter:
     """Pass hosts with enough free memory."""
 
     name: str = "RamFilter"
-    reads: frozenset[str] = _READS
+    reads: Group = Group.USAGE | Group.FACTS
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return spec.memory_mib
+        return spec.amounts().get("MEMORY_MB") or NOT_ASKED
+
+    def usable(self, hosts: HostTable) -> IntColumn:
+        """The most memory that one more server could have on each host."""
+        return usable(hosts, "MEMORY_MB")
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        return at_least(hosts, hosts.free_memory_mib, spec.memory_mib)
+        wanted = spec.amounts().get("MEMORY_MB", 0)
+        return self.usable(hosts) >= wanted if wanted else hosts.everywhere(True)
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
-        return Shortfall(f"has {spec.memory_mib} MiB of free memory", largest(hosts.free_memory_mib, among, " MiB"))
+        wanted = spec.amounts().get("MEMORY_MB", 0)
+        return Shortfall(f"has {wanted} MiB of free memory", largest(self.usable(hosts), among, " MiB"))
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,52 @@ class DiskFilter:
     """Pass hosts with enough free disk for root, ephemeral and swap disks together."""
 
     name: str = "DiskFilter"
-    reads: frozenset[str] = _READS
+    reads: Group = Group.USAGE | Group.FACTS
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return spec.disk_gib
+        return spec.amounts().get("DISK_GB") or NOT_ASKED
+
+    def usable(self, hosts: HostTable) -> IntColumn:
+        """The most disk that one more server could have on each host."""
+        return usable(hosts, "DISK_GB")
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        return at_least(hosts, hosts.free_disk_gib, spec.disk_gib)
+        wanted = spec.amounts().get("DISK_GB", 0)
+        return self.usable(hosts) >= wanted if wanted else hosts.everywhere(True)
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
-        return Shortfall(f"has {spec.disk_gib} GiB of free disk", largest(hosts.free_disk_gib, among, " GiB"))
+        wanted = spec.amounts().get("DISK_GB", 0)
+        return Shortfall(f"has {wanted} GiB of free disk", largest(self.usable(hosts), among, " GiB"))
+
+
+@dataclass(frozen=True)
+class AggregateCoreFilter(CoreFilter):
+    """As CoreFilter, but by an aggregate's ``cpu_allocation_ratio``; of several, by the smallest."""
+
+    name: str = "AggregateCoreFilter"
+    reads: Group = Group.USAGE | Group.FACTS | Group.AGGREGATES
+
+    def usable(self, hosts: HostTable) -> IntColumn:
+        return usable_by_aggregates(hosts, "VCPU", "cpu_allocation_ratio")
+
+
+@dataclass(frozen=True)
+class AggregateRamFilter(RamFilter):
+    """As RamFilter, but by an aggregate's ``ram_allocation_ratio``; of several, by the smallest."""
+
+    name: str = "AggregateRamFilter"
+    reads: Group = Group.USAGE | Group.FACTS | Group.AGGREGATES
+
+    def usable(self, hosts: HostTable) -> IntColumn:
+        return usable_by_aggregates(hosts, "MEMORY_MB", "ram_allocation_ratio")
+
+
+@dataclass(frozen=True)
+class AggregateDiskFilter(DiskFilter):
+    """As DiskFilter, but by an aggregate's ``disk_allocation_ratio``; of several, by the smallest."""
+
+    name: str = "AggregateDiskFilter"
+    reads: Group = Group.USAGE | Group.FACTS | Group.AGGREGATES
+
+    def usable(self, hosts: HostTable) -> IntColumn:
+        return usable_by_aggregates(hosts, "DISK_GB", "disk_allocation_ratio")

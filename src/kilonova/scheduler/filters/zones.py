@@ -3,11 +3,8 @@
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from kilonova.model.host import AggregateState
-from kilonova.model.request_spec import RequestSpec
-from kilonova.scheduler.aggregates import split_values
-from kilonova.scheduler.plugin import Shortfall
-from kilonova.scheduler.table import AGGREGATES, HostTable, Mask
+from kilonova.scheduler.aggregates import Combination, split_values
+from kilonova.scheduler.plugin import NOT_ASKED, Group, HostTable, Mask, RequestSpec, Shortfall
 
 _KEY = "availability_zone"
 
@@ -22,22 +19,21 @@ class AvailabilityZoneFilter:
 
     default_availability_zone: str = "nova"
     name: str = "AvailabilityZoneFilter"
-    reads: frozenset[str] = frozenset({AGGREGATES})
+    reads: Group = Group.AGGREGATES
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return spec.availability_zone
+        return spec.availability_zone or NOT_ASKED
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
         wanted = spec.availability_zone
         if not wanted:
             return hosts.everywhere(True)
 
-        def is_in(aggregates: tuple[AggregateState, ...]) -> bool:
+        def is_in(aggregates: Combination) -> bool:
             zones = split_values(aggregates, _KEY)
             return wanted in zones if zones else wanted == self.default_availability_zone
 
-        mask: Mask = hosts.by_aggregates((self.name, wanted), is_in)
-        return mask
+        return hosts.by_aggregates((self.name, wanted), is_in)
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         return Shortfall(f"is in availability zone '{spec.availability_zone}'")

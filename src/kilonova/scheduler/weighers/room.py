@@ -1,9 +1,9 @@
 """Prefer hosts by what they have free: positive multipliers spread, negative ones pack."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
-from kilonova.model.request_spec import RequestSpec
-from kilonova.scheduler.table import Column, HostTable
+from kilonova.scheduler.plugin import Column, Group, HostTable, RequestSpec
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,10 @@ class RAMWeigher:
     name: str = "RAMWeigher"
     multiplier_option: str = "ram_weight_multiplier"
     minimum: float | None = 0.0
+    reads: Group = Group.USAGE | Group.FACTS
+
+    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
+        return None
 
     def weigh(self, hosts: HostTable, spec: RequestSpec) -> Column:
         return hosts.free_memory_mib.astype(float)
@@ -25,6 +29,10 @@ class CPUWeigher:
     name: str = "CPUWeigher"
     multiplier_option: str = "cpu_weight_multiplier"
     minimum: float | None = 0.0
+    reads: Group = Group.USAGE | Group.FACTS
+
+    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
+        return None
 
     def weigh(self, hosts: HostTable, spec: RequestSpec) -> Column:
         return hosts.free_vcpus.astype(float)
@@ -37,6 +45,10 @@ class DiskWeigher:
     name: str = "DiskWeigher"
     multiplier_option: str = "disk_weight_multiplier"
     minimum: float | None = 0.0
+    reads: Group = Group.USAGE | Group.FACTS
+
+    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
+        return None
 
     def weigh(self, hosts: HostTable, spec: RequestSpec) -> Column:
         return hosts.free_disk_gib.astype(float)

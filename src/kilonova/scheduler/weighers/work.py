@@ -1,21 +1,40 @@
-"""Prefer hosts by what goes on there: work in flight, and builds that failed."""
+"""Prefer hosts by what goes on there: work in flight, servers, builds that failed."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
-from kilonova.model.request_spec import RequestSpec
-from kilonova.scheduler.table import Column, HostTable
+from kilonova.scheduler.plugin import Column, Group, HostTable, RequestSpec
 
 
 @dataclass(frozen=True)
 class IoOpsWeigher:
-    """Score a host by its builds, resizes, snapshots and migrations in flight (the multiplier is negative)."""
+    """Score a host by its builds, resizes, snapshots and migrations in flight; the default multiplier is negative."""
 
     name: str = "IoOpsWeigher"
     multiplier_option: str = "io_ops_weight_multiplier"
     minimum: float | None = 0.0
+    reads: Group = Group.USAGE
+
+    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
+        return None
 
     def weigh(self, hosts: HostTable, spec: RequestSpec) -> Column:
         return hosts.io_ops.astype(float)
+
+
+@dataclass(frozen=True)
+class NumInstancesWeigher:
+    """Score a host by its servers: positive multipliers pack, negative ones spread; off by default."""
+
+    name: str = "NumInstancesWeigher"
+    multiplier_option: str = "num_instances_weight_multiplier"
+    reads: Group = Group.USAGE
+
+    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
+        return None
+
+    def weigh(self, hosts: HostTable, spec: RequestSpec) -> Column:
+        return hosts.num_instances.astype(float)
 
 
 @dataclass(frozen=True)
@@ -25,6 +44,10 @@ class BuildFailureWeigher:
     name: str = "BuildFailureWeigher"
     multiplier_option: str = "build_failure_weight_multiplier"
     sign: float = -1.0
+    reads: Group = Group.USAGE
+
+    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
+        return None
 
     def weigh(self, hosts: HostTable, spec: RequestSpec) -> Column:
         return hosts.failed_builds.astype(float)

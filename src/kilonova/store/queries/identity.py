@@ -25,7 +25,7 @@ def get(tx: Tx, kind: str, id: str) -> dict[str, Any]:
     return dict(row._mapping)
 
 
-def find(tx: Tx, kind: str, **where: Any) -> list[dict[str, Any]]:
+def find(tx: Tx, kind: str, /, **where: Any) -> list[dict[str, Any]]:
     """Those whose columns equal `where`, by name."""
     table = TABLES[kind]
     query = sa.select(table).where(*(table.c[k] == v for k, v in where.items())).order_by(table.c.name)
@@ -114,7 +114,7 @@ def is_revoked(tx: Tx, audit_id: str) -> bool:
     return select_rows(tx, t.revocations, {"audit_id": audit_id}).first() is not None
 
 
-def credentials(tx: Tx, **where: Any) -> list[dict[str, Any]]:
+def credentials(tx: Tx, /, **where: Any) -> list[dict[str, Any]]:
     """Application credentials whose columns equal `where`."""
     return [dict(row._mapping) for row in select_rows(tx, t.application_credentials, where)]
 

@@ -55,7 +55,7 @@ def get(tx: Tx, port_id: str, *, project_id: str | None = None) -> Port:
 
 def list_all(tx: Tx, *, project_id: str | None = None, device_id: str | None = None) -> list[Port]:
     """Ports of a project (None: all)."""
-    where = [sa.true()]
+    where: list[sa.ColumnElement[bool]] = [sa.true()]
     if project_id is not None:
         where.append(_p.project_id == project_id)
     if device_id is not None:

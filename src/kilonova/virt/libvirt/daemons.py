@@ -116,7 +116,7 @@ def _qemu_user() -> str:
     """
     with contextlib.suppress(KeyError, OSError):
         account = pwd.getpwnam("libvirt-qemu")
-        device = os.stat("/dev/kvm")
+        device = Path("/dev/kvm").stat()
         in_group = device.st_gid in os.getgrouplist(account.pw_name, account.pw_gid)
         if device.st_mode & 0o006 == 0o006 or (in_group and device.st_mode & 0o060 == 0o060):
             return account.pw_name

@@ -193,7 +193,7 @@ class LibvirtDriver(VirtDriver, ConsoleLog, Remains):
             disk_used_gib=disk.used // 1024**3,
             vcpus_used=sum(guest.vcpus for guest in guests.values()),
             running_vms=sum(guest.power_state is PowerState.RUNNING for guest in guests.values()),
-            uptime=Path("/proc/uptime").read_text().split()[0],
+            uptime=_uptime(),
         )
 
     async def list_guests(self) -> Mapping[str, GuestState]:
@@ -408,6 +408,10 @@ def _meminfo() -> dict[str, int]:
     """``/proc/meminfo`` in KiB. (libvirt's own figure is that of one NUMA node.)"""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+
+
+def _uptime() -> str:
+    return Path("/proc/uptime").read_text().split()[0]
 
 
 def _cpu_model() -> str:

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
 
 from kilonova.store.tables.base import Timestamp
 
@@ -92,36 +93,61 @@ def upgrade() -> None:
     op.create_table(
         "image_members",
         sa.Column("image_id", sa.String(length=36), nullable=False),
-        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("member_id", sa.String(length=64), nullable=False, comment="a project"),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("created_at", Timestamp(), nullable=False),
         sa.Column("updated_at", Timestamp(), nullable=False),
-        sa.PrimaryKeyConstraint("image_id", "project_id"),
+        sa.PrimaryKeyConstraint("image_id", "member_id"),
     )
+    op.create_index("image_members_of_project", "image_members", ["member_id", "status"], unique=False)
+    op.create_table(
+        "image_properties",
+        sa.Column("image_id", sa.String(length=36), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column(
+            "value",
+            sa.Text().with_variant(mysql.MEDIUMTEXT(), "mariadb").with_variant(mysql.MEDIUMTEXT(), "mysql"),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("image_id", "name"),
+    )
+    op.create_table(
+        "image_tags",
+        sa.Column("image_id", sa.String(length=36), nullable=False),
+        sa.Column("tag", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("image_id", "tag"),
+    )
+    op.create_index("image_tags_by_tag", "image_tags", ["tag"], unique=False)
     op.create_table(
         "images",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("name", sa.String(length=255), nullable=True),
-        sa.Column("owner", sa.String(length=64), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("visibility", sa.String(length=16), nullable=False),
-        sa.Column("disk_format", sa.String(length=16), nullable=True),
-        sa.Column("container_format", sa.String(length=16), nullable=True),
-        sa.Column("min_disk", sa.Integer(), nullable=False),
-        sa.Column("min_ram", sa.Integer(), nullable=False),
+        sa.Column("owner", sa.String(length=64), nullable=True, comment="a project"),
+        sa.Column("disk_format", sa.String(length=20), nullable=True),
+        sa.Column("container_format", sa.String(length=20), nullable=True),
+        sa.Column("min_disk", sa.Integer(), nullable=False, comment="GiB"),
+        sa.Column("min_ram", sa.Integer(), nullable=False, comment="MiB"),
         sa.Column("protected", sa.Boolean(), nullable=False),
         sa.Column("hidden", sa.Boolean(), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=True),
         sa.Column("virtual_size", sa.BigInteger(), nullable=True),
-        sa.Column("checksum", sa.String(length=32), nullable=True),
+        sa.Column("checksum", sa.String(length=32), nullable=True, comment="MD5"),
+        sa.Column("hash_algo", sa.String(length=16), nullable=True),
         sa.Column("hash_value", sa.String(length=128), nullable=True),
-        sa.Column("tags", sa.JSON(), nullable=False),
-        sa.Column("properties", sa.JSON(), nullable=False),
+        sa.Column("location", sa.String(length=255), nullable=True, comment="what the store of bytes calls them"),
+        sa.Column("upload_id", sa.String(length=36), nullable=True, comment="who may finish: the upload under way"),
+        sa.Column("upload_seen_at", Timestamp(), nullable=True, comment="when that upload last gave a sign of life"),
         sa.Column("created_at", Timestamp(), nullable=False),
         sa.Column("updated_at", Timestamp(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("images_created", "images", ["created_at", "id"], unique=False)
+    op.create_index("images_by_age", "images", ["created_at", "id"], unique=False)
+    op.create_index("images_by_name", "images", ["name"], unique=False)
+    op.create_index("images_in_state", "images", ["status", "updated_at"], unique=False)
+    op.create_index("images_of_owner", "images", ["owner", "created_at", "id"], unique=False)
+    op.create_index("images_seen", "images", ["visibility", "created_at", "id"], unique=False)
     op.create_table(
         "keypairs",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -510,8 +536,16 @@ def downgrade() -> None:
     op.drop_index("networks_project", table_name="networks")
     op.drop_table("networks")
     op.drop_table("keypairs")
-    op.drop_index("images_created", table_name="images")
+    op.drop_index("images_seen", table_name="images")
+    op.drop_index("images_of_owner", table_name="images")
+    op.drop_index("images_in_state", table_name="images")
+    op.drop_index("images_by_name", table_name="images")
+    op.drop_index("images_by_age", table_name="images")
     op.drop_table("images")
+    op.drop_index("image_tags_by_tag", table_name="image_tags")
+    op.drop_table("image_tags")
+    op.drop_table("image_properties")
+    op.drop_index("image_members_of_project", table_name="image_members")
     op.drop_table("image_members")
     op.drop_table("flavors")
     op.drop_table("flavor_access")
