@@ -10,10 +10,10 @@ from kilonova.conductor.hands import Hands
 from kilonova.conductor.liveness import Liveness
 from kilonova.model.guest import GuestRecord, PowerObservation
 from kilonova.model.host import HostReport
+from kilonova.model.network_plans import HostNetworks
 from kilonova.model.server import Fault, Server
 from kilonova.model.states import PowerState, VMState
 from kilonova.rpcapi.conductor import ConductorAPI, HeartbeatAnswer
-from kilonova.rpcapi.network import HostNetworks
 from kilonova.store.engine import Store
 from kilonova.store.queries import hosts, ports, servers, tasks
 from kilonova.store.transactions import Tx

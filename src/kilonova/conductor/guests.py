@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from kilonova.model.guest import GuestSpec, ImageRef, Nic
 from kilonova.model.metadata import InstanceFacts, meta_data_json, network_data_json
+from kilonova.model.network_plans import PortPlan
 from kilonova.model.server import Server
-from kilonova.rpcapi.network import PortPlan
 
 
 def guest_spec(

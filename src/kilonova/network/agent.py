@@ -9,11 +9,12 @@ from pathlib import Path
 
 from kilonova.base.log import get_logger
 from kilonova.model.epochs import Epochs
+from kilonova.model.network_plans import NetworkPlan, PortPlan
 from kilonova.network import bridge, nftables
 from kilonova.network.dnsmasq import AddressServer
 from kilonova.network.metadata_proxy import MetadataProxy
 from kilonova.rpcapi.conductor import ConductorAPI
-from kilonova.rpcapi.network import NetworkAPI, NetworkPlan, PortPlan
+from kilonova.rpcapi.network import NetworkAPI
 
 log = get_logger(__name__)
 

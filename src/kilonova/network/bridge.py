@@ -2,8 +2,8 @@
 
 from ipaddress import IPv4Network
 
+from kilonova.model.network_plans import NetworkPlan
 from kilonova.network.commands import run
-from kilonova.rpcapi.network import NetworkPlan
 
 
 async def ensure(plan: NetworkPlan) -> None:

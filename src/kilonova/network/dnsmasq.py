@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from kilonova.model.network_plans import NetworkPlan, PortPlan
 from kilonova.network.commands import run
-from kilonova.rpcapi.network import NetworkPlan, PortPlan
 
 LEASE = "24h"
 

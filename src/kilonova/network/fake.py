@@ -2,7 +2,8 @@
 
 from kilonova.base.log import get_logger
 from kilonova.model.epochs import Epochs
-from kilonova.rpcapi.network import NetworkAPI, NetworkPlan, PortPlan
+from kilonova.model.network_plans import NetworkPlan, PortPlan
+from kilonova.rpcapi.network import NetworkAPI
 
 log = get_logger(__name__)
 

@@ -6,8 +6,8 @@ live on one machine. They are always written whole, in one transaction. IPv6 doe
 
 from collections.abc import Mapping, Sequence
 
+from kilonova.model.network_plans import NetworkPlan, PortPlan
 from kilonova.network.commands import run
-from kilonova.rpcapi.network import NetworkPlan, PortPlan
 
 METADATA = "169.254.169.254"
 

@@ -9,8 +9,8 @@ import msgspec
 
 from kilonova.model.guest import GuestRecord, PowerObservation
 from kilonova.model.host import HostReport
+from kilonova.model.network_plans import HostNetworks
 from kilonova.rpc.client import Target
-from kilonova.rpcapi.network import HostNetworks
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,11 +16,11 @@ from kilonova.conductor.guests import guest_spec
 from kilonova.conductor.hands import Hands
 from kilonova.model.errors import NoValidHost
 from kilonova.model.metadata import InstanceFacts
+from kilonova.model.network_plans import PortPlan
 from kilonova.model.request_spec import Choice, RequestSpec
 from kilonova.model.server import Decision, Fault, Server
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.model.task import Failure
-from kilonova.rpcapi.network import PortPlan
 from kilonova.store.queries import allocations, decisions, facts, hosts, ports, servers
 from kilonova.store.transactions import Tx
 from kilonova.tasks.kinds import Run, Step, TaskKind, Write

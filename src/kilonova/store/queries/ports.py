@@ -11,8 +11,8 @@ from kilonova.base.ids import Ids
 from kilonova.model.errors import AlreadyExists, BadRequest, Conflict, NotFound
 from kilonova.model.guest import FixedIP, Nic
 from kilonova.model.network import Network, Port, PortAddress, Subnet
+from kilonova.model.network_plans import HostNetworks, NetworkPlan, PortPlan, SubnetPlan
 from kilonova.model.server import RequestedNetwork
-from kilonova.rpcapi.network import HostNetworks, NetworkPlan, PortPlan, SubnetPlan
 from kilonova.store.queries import networks, quotas
 from kilonova.store.tables.networks import addresses, ports
 from kilonova.store.tables.networks import networks as network_table
