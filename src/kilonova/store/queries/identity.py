@@ -13,6 +13,11 @@ from kilonova.store.transactions import Tx, insert_row, select_rows, update_rows
 TABLES = {"domain": t.domains, "project": t.projects, "user": t.users, "role": t.roles}
 
 
+def _plain(row: Any) -> dict[str, Any]:
+    # SQLAlchemy's names of columns are more than texts, and JSON wants texts.
+    return {str(name): value for name, value in row._mapping.items()}
+
+
 def get(tx: Tx, kind: str, id: str) -> dict[str, Any]:
     """One domain, project, user or role.
 
@@ -22,14 +27,14 @@ def get(tx: Tx, kind: str, id: str) -> dict[str, Any]:
     row = select_rows(tx, TABLES[kind], {"id": id}).first()
     if row is None:
         raise NotFound(kind=kind, id=id)
-    return dict(row._mapping)
+    return _plain(row)
 
 
 def find(tx: Tx, kind: str, /, **where: Any) -> list[dict[str, Any]]:
     """Those whose columns equal `where`, by name."""
     table = TABLES[kind]
     query = sa.select(table).where(*(table.c[k] == v for k, v in where.items())).order_by(table.c.name)
-    return [dict(row._mapping) for row in tx.execute(query)]
+    return [_plain(row) for row in tx.execute(query)]
 
 
 def insert(tx: Tx, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def unassign(tx: Tx, user_id: str, scope: str, scope_id: str, role_id: str) -> N
 
 def assignments(tx: Tx, **where: Any) -> list[dict[str, Any]]:
     """Role assignments whose columns equal `where`."""
-    return [dict(row._mapping) for row in select_rows(tx, t.role_assignments, where)]
+    return [_plain(row) for row in select_rows(tx, t.role_assignments, where)]
 
 
 def revoke(tx: Tx, audit_id: str, expires_at: datetime, now: datetime) -> None:
@@ -116,7 +121,7 @@ def is_revoked(tx: Tx, audit_id: str) -> bool:
 
 def credentials(tx: Tx, /, **where: Any) -> list[dict[str, Any]]:
     """Application credentials whose columns equal `where`."""
-    return [dict(row._mapping) for row in select_rows(tx, t.application_credentials, where)]
+    return [_plain(row) for row in select_rows(tx, t.application_credentials, where)]
 
 
 def insert_credential(tx: Tx, values: Mapping[str, Any]) -> None:

@@ -287,3 +287,16 @@ def test_microversions_out_of_range_are_not_acceptable(admin: Client) -> None:
 def test_errors_carry_the_request_id(admin: Client) -> None:
     answer = admin.compute("GET", f"/servers/{NOBODY}")
     assert answer.headers["x-openstack-request-id"].startswith("req-")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/projects", "/users", "/roles", "/domains", "/role_assignments?include_names", "/services", "/endpoints",
+        "/regions", "/auth/catalog", "/auth/projects",
+    ],
+)  # fmt: skip
+def test_lists_of_identity_can_be_read(admin: Client, path: str) -> None:
+    answer = admin.identity("GET", path)
+    assert answer.status_code == 200
+    assert any(isinstance(value, list) and value for value in answer.json().values())
