@@ -18,12 +18,7 @@ from kilonova.model.server import Decision
 LISTED = 6
 """Names of removed hosts shown for each filter."""
 
-_STEPS = {
-    "requested_host": "the host that was asked for",
-    "excluded_hosts": "hosts where this build failed before",
-    "force_host": "forced by an administrator; filters are skipped",
-    "room": "what the claim will ask",
-}
+_STEPS = {"force_host": "forced by an administrator; filters are skipped"}
 
 
 def add_parser(subparsers: Any) -> None:

@@ -1,5 +1,7 @@
 """What the scheduler is asked, and what it answers."""
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -29,7 +31,7 @@ class PciRequest(msgspec.Struct, frozen=True, kw_only=True):
     """``required``, ``legacy`` or ``preferred``: must the device be in a cell that the guest uses?"""
 
 
-class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
+class RequestSpec(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One or several equal servers that want hosts.
 
     Memory and swap in MiB, disks in GiB. `image_properties` has the image's own properties and, under
@@ -72,12 +74,16 @@ class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
         """All disk that the server takes on its host, in GiB; swap is rounded up."""
         return self.root_gib + self.ephemeral_gib + -(-self.swap_mib // 1024)
 
-    def amounts(self) -> dict[str, int]:
+    def amounts(self) -> Mapping[str, int]:
         """Resource class to amount, as claimed. Zero amounts are left out.
 
         CPUs of its own (``hw:cpu_policy``) are of class PCPU. Extra specs ``resources:CLASS`` add a class or
         say another amount of one; what is no whole number there is left alone.
         """
+        return self._amounts
+
+    @cached_property  # asked for a dozen times in one decision
+    def _amounts(self) -> Mapping[str, int]:
         wanted = {"VCPU": self.vcpus, "MEMORY_MB": self.memory_mib, "DISK_GB": self.disk_gib}
         if self.extra_specs or self.image_properties:
             own = dedicated_cpus(self)

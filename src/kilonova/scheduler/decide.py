@@ -5,9 +5,9 @@
              (each step's survivors are counted, its removed hosts noted)         (scores of the best)
 ```
 
-Every filter is a mask over all hosts. Two steps need no filter to be enabled: `TRAITS`, when the request
-names some, and `ROOM`, which asks what the claim will ask. With CoreFilter, RamFilter and DiskFilter enabled
-ROOM removes nothing; without them, a cloud would choose hosts that cannot win.
+Every filter is a mask over all hosts. Two steps need no filter to be enabled: traits, when the request names
+some, and room, which asks what the claim will ask. With CoreFilter, RamFilter and DiskFilter enabled room
+removes nothing; without them, a cloud would choose hosts that cannot win.
 
 `decide` finds every answer anew. `kilonova.scheduler.memory` gives the same answers, remembered.
 """
@@ -23,13 +23,24 @@ import numpy as np
 from kilonova.model.request_spec import LISTED_HOSTS, Candidate, Choice, Explanation, PciRequest, RequestSpec
 from kilonova.scheduler.missing import missing_sentence
 from kilonova.scheduler.needs import Needs, needs_of
-from kilonova.scheduler.plugin import NOT_ASKED, ONCE, Filter, Remembered, Weigher
-from kilonova.scheduler.steps import CONSIDERED, FORCED, ExcludedHosts, RequestedHost, Room, Traits
+from kilonova.scheduler.plugin import NOT_ASKED, ONCE, Filter, Group, Remembered, Weigher
+from kilonova.scheduler.steps import CONSIDERED, FORCED, ROOM, SILENT, ExcludedHosts, RequestedHost, Traits
 from kilonova.scheduler.table import Column, HostTable, Mask, Rows
 
 Counts: TypeAlias = tuple[tuple[str, int], ...]
 Removed: TypeAlias = dict[str, tuple[str, ...]]
-Parts: TypeAlias = dict[str, dict[str, float]]
+
+
+KeyOf: TypeAlias = Callable[[HostTable, RequestSpec], Hashable]
+
+
+def key_of(rule: Filter | Weigher) -> KeyOf:
+    """How to find a rule's key; one that does not say may look at anything, and is asked each time."""
+    return rule.key if isinstance(rule, Remembered) else _always_once
+
+
+def _always_once(_: HostTable, __: RequestSpec) -> Hashable:
+    return ONCE
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,16 @@ class Weighted:
         """As `Remembered.key`; `NOT_ASKED` too if nothing multiplies the score."""
         if self.multiplier == 0.0 and self.weigher.multiplier_option not in table.aggregates.keys:
             return NOT_ASKED
-        return self.weigher.key(table, spec) if isinstance(self.weigher, Remembered) else ONCE
+        return self._key(table, spec)
+
+    @cached_property
+    def _key(self) -> KeyOf:
+        return key_of(self.weigher)
+
+    @cached_property
+    def reads(self) -> int:
+        """Groups of columns that the scores depend on."""
+        return int(getattr(self.weigher, "reads", Group.EVERYTHING))
 
     def multipliers(self, table: HostTable) -> Column | float:
         """The configured multiplier; where a host's aggregates name one, the smallest of theirs."""
@@ -73,13 +93,25 @@ class Rules:
     weighers: tuple[Weighted, ...] = ()
     host_subset_size: int = 1
     shuffle_best: bool = False
-    max_candidates: int = 8
+    max_candidates: int = 5
     pci_aliases: Mapping[str, PciRequest] = field(default_factory=dict)
 
     @cached_property
     def steps(self) -> tuple[Filter, ...]:
         """All filters in the order in which they are asked, with those that are always on."""
-        return (RequestedHost(), ExcludedHosts(), Traits(), *self.filters, Room())
+        return (RequestedHost(), ExcludedHosts(), Traits(), *self.filters, *ROOM)
+
+    @cached_property
+    def _keys(self) -> tuple[KeyOf, ...]:
+        return tuple(key_of(step) for step in self.steps)
+
+    def step_keys(self, table: HostTable, spec: RequestSpec) -> tuple[Hashable, ...]:
+        """`Remembered.key` of each step."""
+        return tuple([key(table, spec) for key in self._keys])
+
+    def weigher_keys(self, table: HostTable, spec: RequestSpec) -> tuple[Hashable, ...]:
+        """`Remembered.key` of each weigher."""
+        return tuple([weighted.key(table, spec) for weighted in self.weighers])
 
     def needs(self, spec: RequestSpec) -> Needs:
         """What a server of `spec` takes from its host."""
@@ -90,77 +122,62 @@ def decide(table: HostTable, spec: RequestSpec, rules: Rules, rng: random.Random
     """The ranked hosts for one server of `spec`, and why. Changes nothing: the caller takes the first."""
     if spec.force_host is not None:
         return forced(table, spec.force_host, server_id)
-    return decide_by(
-        table,
-        spec,
-        rules,
-        rng,
-        server_id=server_id,
-        mask_of=lambda step: step.mask(table, spec),
-        raw_of=lambda weighted: weighted.clamped(weighted.weigher.weigh(table, spec)),
-    )
+    survivors, counts, removed = _filter(table, spec, rules)
+    scores = [
+        (weighted, weighted.clamped(weighted.weigher.weigh(table, spec)))
+        for weighted, key in zip(rules.weighers, rules.weigher_keys(table, spec), strict=True)
+        if key is not NOT_ASKED
+    ]
+    return choose(table, spec, rules, rng, survivors, counts, removed, scores, server_id=server_id)
 
 
-def decide_by(
+def choose(
     table: HostTable,
     spec: RequestSpec,
     rules: Rules,
     rng: random.Random,
+    survivors: Mask,
+    counts: Counts,
+    removed: Removed,
+    scores: Sequence[tuple[Weighted, Column]],
     *,
     server_id: str,
-    mask_of: Callable[[Filter], Mask],
-    raw_of: Callable[[Weighted], Column],
 ) -> Choice:
-    """As `decide`, with answers of filters and (clamped) scores of weighers from elsewhere."""
-    survivors, counts, removed = _filter(table, spec, rules, mask_of)
+    """The second half of `decide`: weigh and rank the hosts that passed. `scores` are clamped."""
     rows = np.flatnonzero(survivors)
     if not len(rows):
         return nowhere(table, spec, rules, counts, removed, server_id=server_id)
+    scales = [Scale.of(weighted, raw, rows, weighted.multipliers(table)) for weighted, raw in scores]
     totals = np.where(survivors, 0.0, -np.inf)
-    scales: list[Scale] = []
-    for weighted in rules.weighers:
-        if weighted.key(table, spec) is not NOT_ASKED:
-            scale = Scale.of(weighted, raw_of(weighted), rows, weighted.multipliers(table))
-            totals += scale.part()
-            scales.append(scale)
+    for scale in scales:
+        scale.add_to(totals)
     best = rank(totals, len(rows), rules, rng)
-    return somewhere(table, counts, removed, best, totals, scales, server_id=server_id)
+    at = np.array(best)
+    parts = {scale.name: scale.part(at).tolist() for scale in scales}
+    return somewhere(table, counts, removed, best, totals, parts, server_id=server_id)
 
 
 # ---- filter ----------------------------------------------------------------------------------------------------
 
 
-def is_asked(step: Filter, table: HostTable, spec: RequestSpec) -> bool:
-    """Whether a request touches a filter at all; one that it does not touch passes all."""
-    return not isinstance(step, Remembered) or step.key(table, spec) is not NOT_ASKED
-
-
-def _filter(
-    table: HostTable, spec: RequestSpec, rules: Rules, mask_of: Callable[[Filter], Mask]
-) -> tuple[Mask, Counts, Removed]:
+def _filter(table: HostTable, spec: RequestSpec, rules: Rules) -> tuple[Mask, Counts, Removed]:
     survivors = table.alive.copy()
     left = len(table)
     counts = [(CONSIDERED, left)]
     removed: Removed = {}
-    for step in rules.steps:
-        if is_asked(step, table, spec):
-            mask = mask_of(step)
+    for step, key in zip(rules.steps, rules.step_keys(table, spec), strict=True):
+        if key is not NOT_ASKED:
+            mask = step.mask(table, spec)
             gone = survivors & ~mask
             if gone.any():
                 removed[step.name] = listed(table, gone)
                 survivors &= mask
                 left = int(np.count_nonzero(survivors))
-        elif is_silent(step):
-            continue
-        counts.append((step.name, left))
+        if step.name in removed or not isinstance(step, SILENT):
+            counts.append((step.name, left))
         if not left:
             break
     return survivors, tuple(counts), removed
-
-
-def is_silent(step: Filter) -> bool:
-    """Whether a step shows up in explanations only when it was asked: it was not enabled by anybody."""
-    return isinstance(step, RequestedHost | ExcludedHosts | Traits)
 
 
 def listed(table: HostTable, gone: Mask) -> tuple[str, ...]:
@@ -177,7 +194,7 @@ def forced(table: HostTable, host: str, server_id: str) -> Choice:
         return Choice(server_id=server_id, candidates=(), explanation=explanation)
     return Choice(
         server_id=server_id,
-        candidates=(_candidate(table, row, 0.0),),
+        candidates=(Candidate(host_id=int(table.host_id[row]), host=host, weight=0.0),),
         explanation=Explanation(filters=counts, chosen=(host,)),
     )
 
@@ -187,7 +204,10 @@ def forced(table: HostTable, host: str, server_id: str) -> Choice:
 
 @dataclass
 class Scale:
-    """One weigher's scores of all hosts, and how they become parts of the total."""
+    """One weigher's scores of all hosts, and how they become parts of the total.
+
+    A part is the score, brought to 0..1 between the ends, times the multiplier. All equal: all 0.
+    """
 
     name: str
     raw: Column
@@ -198,7 +218,7 @@ class Scale:
     @classmethod
     def of(cls, weighted: Weighted, raw: Column, rows: Rows, multiplier: Column | float) -> "Scale":
         """The scale from the smallest to the largest score among `rows`, unless the weigher has its own ends."""
-        of_rows = raw[rows]
+        of_rows = raw.take(rows)
         return cls(
             name=weighted.weigher.name,
             raw=raw,
@@ -207,16 +227,19 @@ class Scale:
             multiplier=multiplier,
         )
 
-    def part(self, rows: Rows | slice = slice(None)) -> Column | float:
-        """Scores brought to 0..1, times the multiplier. All equal: all 0."""
+    def part(self, rows: Rows) -> Column:
+        """What this weigher adds to the totals of `rows`."""
         if self.low == self.high:
-            return 0.0
-        raw = self.raw[rows]
-        scaled = (raw - self.low if self.low else raw) / (self.high - self.low)
-        if isinstance(self.multiplier, float):
-            return scaled if self.multiplier == 1.0 else scaled * self.multiplier
-        of_rows: Column = scaled * self.multiplier[rows]
-        return of_rows
+            return np.zeros(len(rows))
+        multiplier = self.multiplier if isinstance(self.multiplier, float) else self.multiplier[rows]
+        part: Column = (self.raw[rows] - self.low) * (multiplier / (self.high - self.low))
+        part += 0.0  # no minus zeros
+        return part
+
+    def add_to(self, totals: Column) -> None:
+        """Add this weigher's part to the totals of all hosts."""
+        if self.low != self.high:
+            totals += (self.raw - self.low) * (self.multiplier / (self.high - self.low))
 
 
 # ---- choose ----------------------------------------------------------------------------------------------------
@@ -254,32 +277,24 @@ def somewhere(
     removed: Removed,
     best: Sequence[int],
     totals: Column,
-    scales: Sequence[Scale],
+    parts: Mapping[str, Sequence[float]],
     *,
     server_id: str,
 ) -> Choice:
-    """The answer when hosts passed: the best of them, with their scores."""
+    """The answer when hosts passed: the best of them. `parts`: by weigher, what it added to the total of each."""
+    hosts = [table.names[row] for row in best]
     rows = np.array(best)
-    weights = totals[rows].tolist()
-    candidates = tuple(_candidate(table, row, weight) for row, weight in zip(best, weights, strict=True))
-    columns = []
-    for scale in scales:
-        part = scale.part(rows)
-        # Adding 0.0 makes minus zero a zero.
-        columns.append([0.0] * len(best) if isinstance(part, float) else (part + 0.0).tolist())
-    names = [scale.name for scale in scales]
-    scores: Parts = (
-        {
-            candidate.host: dict(zip(names, parts, strict=True))
-            for candidate, parts in zip(candidates, zip(*columns, strict=True), strict=True)
-        }
-        if columns
-        else {}
+    candidates = tuple(
+        Candidate(host_id=host_id, host=host, weight=weight)
+        for host_id, host, weight in zip(table.host_id[rows].tolist(), hosts, totals[rows].tolist(), strict=True)
     )
+    names = list(parts)
+    by_host = zip(*parts.values(), strict=True)
+    scores = {host: dict(zip(names, of_host, strict=True)) for host, of_host in zip(hosts, by_host, strict=False)}
     return Choice(
         server_id=server_id,
         candidates=candidates,
-        explanation=Explanation(filters=counts, removed=removed, scores=scores, chosen=(candidates[0].host,)),
+        explanation=Explanation(filters=counts, removed=removed, scores=scores, chosen=(hosts[0],)),
     )
 
 
@@ -287,13 +302,10 @@ def nowhere(
     table: HostTable, spec: RequestSpec, rules: Rules, counts: Counts, removed: Removed, *, server_id: str
 ) -> Choice:
     """The answer when no host passed: why, in words."""
-    asked = [step for step in rules.steps if is_asked(step, table, spec)]
-    missing = missing_sentence(table, spec, asked)
-    explanation = Explanation(filters=counts, removed=removed, missing=missing)
+    asked = [
+        (step, step.mask(table, spec))
+        for step, key in zip(rules.steps, rules.step_keys(table, spec), strict=True)
+        if key is not NOT_ASKED
+    ]
+    explanation = Explanation(filters=counts, removed=removed, missing=missing_sentence(table, spec, asked))
     return Choice(server_id=server_id, candidates=(), explanation=explanation)
-
-
-def _candidate(table: HostTable, row: int, weight: float) -> Candidate:
-    state = table.states[row]
-    assert state is not None
-    return Candidate(host_id=state.id, host=state.name, weight=weight)

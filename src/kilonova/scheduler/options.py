@@ -19,7 +19,7 @@ class SchedulerOptions:
     """How hosts are chosen: ``filter_scheduler``, ``caching_scheduler``, ``chance_scheduler``, ``fake_scheduler``,
     or the name of an entry point in ``kilonova.schedulers`` or a class path ``package.module:Class``."""
 
-    max_candidates: int = 8
+    max_candidates: int = 5
     """Hosts returned for a server, best first. A claim that finds the first full takes the next."""
 
     refresh_interval: float = 1.0

@@ -6,8 +6,6 @@ That is how answers about 10,000 hosts are brought up to date after one of them 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from kilonova.scheduler.table import Column, HostTable, IntColumn, Rows
 
 
@@ -17,7 +15,7 @@ class TablePart(HostTable):
     def __init__(self, whole: HostTable, rows: Rows) -> None:
         # Not the parent's: a part has no columns of its own, it fetches them (`__getattr__`).
         self._whole = whole
-        self._rows = rows
+        self.rows = rows
         self.size = len(rows)
         self.seq = whole.seq
         self.version = whole.version
@@ -31,13 +29,13 @@ class TablePart(HostTable):
         value: Any
         if name in ("names", "states"):
             of_whole = getattr(self._whole, name)
-            value = [of_whole[row] for row in self._rows]
+            value = [of_whole[row] for row in self.rows]
         elif name == "row_of":
             value = {host: row for row, host in enumerate(self.names) if host}
         elif name.startswith("_"):
             raise AttributeError(name)
         else:
-            value = getattr(self._whole, name)[self._rows]
+            value = getattr(self._whole, name).take(self.rows)
         setattr(self, name, value)
         return value
 
@@ -45,12 +43,15 @@ class TablePart(HostTable):
         return int(self.alive.sum())
 
     def _of_class(self, resource_class: str, what: str) -> IntColumn:
-        column: IntColumn = self._whole._of_class(resource_class, what)[self._rows]
+        name = f"{what} {resource_class}"
+        column: IntColumn | None = self.__dict__.get(name)
+        if column is None:
+            column = self.__dict__[name] = self._whole._of_class(resource_class, what).take(self.rows)
         return column
 
     def metric(self, name: str) -> Column:
-        found = [state.metrics.get(name, np.nan) if state is not None else np.nan for state in self.states]
-        return np.array(found, dtype=np.float64)
+        column: Column = self._whole.metric(name).take(self.rows)
+        return column
 
     def promised_members(self, group_id: str) -> dict[str, str]:
         return self._whole.promised_members(group_id)

@@ -22,11 +22,12 @@ import numpy as np
 
 from kilonova.model.request_spec import RequestSpec
 from kilonova.scheduler.host_view import HostView
-from kilonova.scheduler.table import Column, Group, HostTable, Mask
+from kilonova.scheduler.table import Column, Group, HostTable, IntColumn, Mask
 
 __all__ = [
     "NOT_ASKED",
     "ONCE",
+    "AtLeast",
     "Column",
     "EachHostFilter",
     "EachHostWeigher",
@@ -34,6 +35,8 @@ __all__ = [
     "Group",
     "HostTable",
     "HostView",
+    "IntColumn",
+    "Limiting",
     "Mask",
     "PerHostFilter",
     "PerHostWeigher",
@@ -105,6 +108,41 @@ class Remembered(Protocol):
         May look at `hosts.aggregates`, and at nothing else of the table.
         """
         ...
+
+
+@runtime_checkable
+class Limiting(Remembered, Protocol):
+    """Role of a filter that passes hosts from a level on: ``mask`` is ``level(hosts) >= need(spec)``.
+
+    Levels do not look at the request, so they are kept for all requests together.
+    """
+
+    def level(self, hosts: HostTable) -> Column | IntColumn:
+        """What each host has."""
+        ...
+
+    def need(self, spec: RequestSpec) -> float:
+        """What a host must have at least. Only asked when `key` is not `NOT_ASKED`."""
+        ...
+
+
+class AtLeast:
+    """Base of `Limiting` filters: the mask, and the key."""
+
+    def level(self, hosts: HostTable) -> Column | IntColumn:
+        raise NotImplementedError
+
+    def need(self, spec: RequestSpec) -> float:
+        raise NotImplementedError
+
+    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
+        return self.need(spec)
+
+    def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
+        if self.key(hosts, spec) is NOT_ASKED:
+            return hosts.everywhere(True)
+        mask: Mask = self.level(hosts) >= self.need(spec)
+        return mask
 
 
 @dataclass(frozen=True)

@@ -1,208 +1,224 @@
 """How all hosts stand towards requests of one shape: where each fails, and what each weighs."""
 
 import random
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from kilonova.model.request_spec import LISTED_HOSTS, Choice, RequestSpec
-from kilonova.scheduler.decide import Counts, Removed, Rules, Scale, is_silent, nowhere, rank, somewhere
+from kilonova.scheduler.board import Board
+from kilonova.scheduler.decide import Counts, Removed, Rules, nowhere, rank, somewhere
 from kilonova.scheduler.part import TablePart
-from kilonova.scheduler.plugin import NOT_ASKED, Filter
-from kilonova.scheduler.steps import CONSIDERED
-from kilonova.scheduler.table import Column, HostTable, Mask, Rows
+from kilonova.scheduler.plugin import NOT_ASKED, ONCE, Filter, Limiting
+from kilonova.scheduler.steps import CONSIDERED, SILENT
+from kilonova.scheduler.table import HostTable, Mask, Rows
+from kilonova.scheduler.totals import Totals
 
 Keys: TypeAlias = tuple[Hashable, ...]
+Stages: TypeAlias = npt.NDArray[np.uint8]
+Told: TypeAlias = Sequence[tuple[str, int, bool]]
+"""Names and numbers of all steps, and whether an explanation lists them only where they removed hosts."""
 
 _DEAD = 255
 """Stage of rows without a host."""
 
-_UNKNOWN = -1
-"""The row of an end of a scale that was not looked for yet."""
-
 
 class Standing:
-    """For one shape of request: the stage of each host (the step where it fails), and its weight.
+    """For one shape of request: the stage of each host, that is the number of the step where it fails; and its weight.
 
-    `keys` are those of all steps and weighers; a request of this shape has the same. Steps that are not asked
-    pass everything and are not asked.
+    Steps that pass from a level on (`Limiting`) are compared all at once with the board of `levels`; of the others,
+    which seldom change, the stage is kept apart.
     """
 
-    def __init__(self, table: HostTable, rules: Rules, keys: Keys, spec: RequestSpec) -> None:
+    def __init__(self, table: HostTable, rules: Rules, keys: Keys, levels: Board, spec: RequestSpec) -> None:
+        """
+        Args:
+            keys: of all steps; a request of this shape has the same. Steps that are not asked pass everything, and
+                so do here those that are to be asked for each request.
+            levels: of the rules' limiting steps, in their order, up to date. The same goes for `catch_up`.
+        """
         self._table = table
         self._rules = rules
-        steps = rules.steps
-        step_keys, weigher_keys = keys[: len(steps)], keys[len(steps) :]
-        self._asked: list[Filter] = [step for step, key in zip(steps, step_keys, strict=True) if key is not NOT_ASKED]
-        self._reads = [int(step.reads) for step in self._asked]  # type: ignore[attr-defined]
-        self._number = {id(step): number for number, step in enumerate(self._asked)}
-        # What explanations list: every enabled filter, asked or not; its place among those asked, or None.
-        self._told = [
-            (step.name, self._number.get(id(step))) for step in steps if id(step) in self._number or not is_silent(step)
+        self._levels = levels
+        self._passed = len(rules.steps)
+        asked = [(number, step) for number, step in enumerate(rules.steps) if keys[number] not in (NOT_ASKED, ONCE)]
+        self._others: list[tuple[int, Filter]] = [each for each in asked if not isinstance(each[1], Limiting)]
+        self._others_read = 0
+        for _, step in self._others:
+            self._others_read |= int(step.reads)  # type: ignore[attr-defined]
+        needs = [
+            (number, step.need(spec) if keys[number] not in (NOT_ASKED, ONCE) else -np.inf)
+            for number, step in enumerate(rules.steps)
+            if isinstance(step, Limiting)
         ]
-        self._weighers = [
-            weighted for weighted, key in zip(rules.weighers, weigher_keys, strict=True) if key is not NOT_ASKED
-        ]
+        self._needs = np.array([[need] for _, need in needs]).reshape(len(needs), 1)
+        self._limit_stages: Stages = np.array([number for number, _ in needs] + [self._passed], dtype=np.uint8)
         self._begin(spec)
 
     @property
     def nbytes(self) -> int:
-        """Memory that this takes."""
-        return self._passes.nbytes + self._stage.nbytes + self._totals.nbytes
+        """Memory that this takes: stages, totals and survivors."""
+        return 18 * len(self.stage)
 
-    # ---- filters -------------------------------------------------------------------------------------------------
+    # ---- where each host fails -------------------------------------------------------------------------------------
 
     def _begin(self, spec: RequestSpec) -> None:
         table = self._table
-        self._passes: npt.NDArray[np.bool_] = np.empty((len(self._asked), table.size), dtype=np.bool_)
-        for number, step in enumerate(self._asked):
-            self._passes[number] = step.mask(table, spec)
-        self._stage = self._stages(self._passes)
-        self._stage[~table.alive] = _DEAD
-        passed = len(self._asked)
-        self._counts: list[int] = np.bincount(self._stage, minlength=_DEAD + 1)[: passed + 1].tolist()
-        self._names: list[tuple[str, ...] | None] = [None] * (passed + 1)
+        self._stage_of_others = self._ask_others(table, spec)
+        self.stage = self._stages(self._stage_of_others, self._levels.matrix)
+        self.stage[~table.alive] = _DEAD
+        self.counts: list[int] = np.bincount(self.stage, minlength=_DEAD + 1)[: self._passed + 1].tolist()
+        self._names: list[tuple[str, ...] | None] = [None] * (self._passed + 1)
         self._survivors: Rows | None = None
-        self._totals: Column = np.empty(0)
-        self._scales: list[Scale] = []
-        self._extremes: list[tuple[int, int]] = []
-        self._dirty: set[int] = set()
+        self._totals: Totals | None = None
+        self._changed: Rows | None = None
+        self._explained: tuple[Counts, Removed] | None = None
         self.version = table.version
 
-    def _stages(self, passes: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-        """The first step that each host fails; their number, if it fails none."""
-        if not len(self._asked):
-            return np.zeros(passes.shape[1], dtype=np.uint8)
-        first: npt.NDArray[np.uint8] = passes.argmin(axis=0).astype(np.uint8)
-        first[passes.all(axis=0)] = len(self._asked)
-        return first
+    def _ask_others(self, hosts: HostTable, spec: RequestSpec) -> Stages:
+        """The first step, of those that are not limiting, that each host fails."""
+        stages: Stages = np.full(hosts.size, self._passed, dtype=np.uint8)
+        for number, step in reversed(self._others):
+            stages[~step.mask(hosts, spec)] = number
+        return stages
 
-    def catch_up(self, spec: RequestSpec) -> None:
-        """Ask again about the hosts that changed."""
-        table = self._table
-        if self.version == table.version:
-            return
-        changed = table.changed_rows(self.version)
-        if changed is None or len(changed) > table.size // 4:
+    def _stages(self, of_others: Stages, levels: npt.NDArray[np.float64]) -> Stages:
+        """The first step that each host fails."""
+        fails = np.empty((len(self._limit_stages), levels.shape[1]), dtype=np.bool_)
+        np.less(levels, self._needs, out=fails[:-1])
+        fails[-1] = True  # where nothing fails
+        stages: Stages = np.minimum(of_others, self._limit_stages.take(fails.argmax(axis=0)))
+        return stages
+
+    def catch_up(self, spec: RequestSpec, part: TablePart | None) -> None:
+        """Ask again about the hosts that changed since `version`: those in `part`, or all."""
+        if part is None:
             self._begin(spec)
             return
-        self.version = table.version
-        if not changed:
+        groups = self._table.changed_groups(self.version)
+        self.version = part.version
+        rows = part.rows
+        # Changes that no totals were found for yet are not kept: then all totals are found anew.
+        self._changed = rows if self._changed is not None and not len(self._changed) else None
+        if not len(rows):
             return
-        groups = 0
-        for of_row in changed.values():
-            groups |= of_row
-        rows = np.array(list(changed))
-        part = TablePart(table, rows)
-        touched = False
-        for number, (step, reads) in enumerate(zip(self._asked, self._reads, strict=True)):
-            if reads & groups:
-                self._passes[number, rows] = step.mask(part, spec)
-                touched = True
-        if touched:
-            before, after = self._stage[rows], self._stages(self._passes[:, rows])
-            self._stage[rows] = after
-            for old, new in zip(before.tolist(), after.tolist(), strict=True):
-                if old != new:
-                    self._move(old, new)
-        self._dirty.update(changed)
+        if self._others_read & groups:
+            self._stage_of_others[rows] = self._ask_others(part, spec)
+        before = self.stage.take(rows)
+        after = self._stages(self._stage_of_others.take(rows), self._levels.matrix.take(rows, axis=1))
+        moved = np.flatnonzero(before != after)
+        if len(moved):
+            self.stage[rows] = after
+            for old, new in zip(before[moved].tolist(), after[moved].tolist(), strict=True):
+                self._move(old, new)
 
     def _move(self, old: int, new: int) -> None:
-        self._counts[old] -= 1
-        self._counts[new] += 1
-        self._names[old] = self._names[new] = None
-        if len(self._asked) in (old, new):
+        self.counts[old] -= 1
+        self.counts[new] += 1
+        self._names[old] = self._names[new] = self._explained = None
+        if self._passed in (old, new):
             self._survivors = None
 
-    def mask_of(self, step: Filter) -> Mask:
-        """What a step says of all hosts. Not to be changed."""
-        mask: Mask = self._passes[self._number[id(step)]]
-        return mask
+    # ---- what is told ----------------------------------------------------------------------------------------------
 
-    def _explained(self) -> tuple[Counts, Removed]:
-        left = len(self._table)
-        counts = [(CONSIDERED, left)]
-        removed: Removed = {}
-        for name, number in self._told:
-            if number is not None and self._counts[number]:
-                left -= self._counts[number]
-                removed[name] = self._removed_at(number)
-            counts.append((name, left))
-            if not left:
-                break
-        return tuple(counts), removed
+    def _explain(self) -> tuple[Counts, Removed]:
+        """Survivors of each step, and names of removed hosts."""
+        if self._explained is None:
+            self._explained = explain(told(self._rules), len(self._table), self.counts, self.removed_at)
+        return self._explained
 
-    def _removed_at(self, number: int) -> tuple[str, ...]:
+    def removed_at(self, number: int) -> tuple[str, ...]:
+        """Names of the first hosts that fail at a step."""
         known = self._names[number]
         if known is None:
-            rows = np.flatnonzero(self._stage == number)[:LISTED_HOSTS].tolist()
-            known = self._names[number] = tuple(self._table.names[row] for row in rows)
+            known = self._names[number] = names_at(self._table, self.stage, number)
         return known
 
-    # ---- the decision --------------------------------------------------------------------------------------------
+    # ---- the decision ----------------------------------------------------------------------------------------------
 
-    def decide(self, spec: RequestSpec, rng: random.Random, scores: Sequence[Column], server_id: str) -> Choice:
-        """The decision for a request of this shape. `scores` are those of the weighers asked, of now."""
-        counts, removed = self._explained()
-        count = self._counts[len(self._asked)]
+    def decide(
+        self,
+        spec: RequestSpec,
+        weighers: tuple[int, ...],
+        scores: Board,
+        rng: random.Random,
+        *,
+        server_id: str,
+    ) -> Choice:
+        """The decision for a request of this shape.
+
+        Args:
+            weighers: numbers of the weighers that are asked; `scores` has theirs, up to date.
+        """
+        counts, removed = self._explain()
+        count = self.counts[self._passed]
         if not count:
             return nowhere(self._table, spec, self._rules, counts, removed, server_id=server_id)
-        self._weigh(scores)
-        best = rank(self._totals, count, self._rules, rng)
-        return somewhere(self._table, counts, removed, best, self._totals, self._scales, server_id=server_id)
-
-    def _weigh(self, scores: Sequence[Column]) -> None:
-        """Bring the totals up to date."""
-        passed = len(self._asked)
+        passes = self.stage == self._passed
         if self._survivors is None:
-            self._survivors = np.flatnonzero(self._stage == passed)
-        dirty = np.array(list(self._dirty), dtype=np.intp)
-        self._dirty.add(_UNKNOWN)
-        rescaled = len(self._totals) != self._table.size
-        if rescaled:
-            self._scales = [
-                Scale.of(weighted, raw, self._survivors, weighted.multipliers(self._table))
-                for weighted, raw in zip(self._weighers, scores, strict=True)
-            ]
-            self._extremes = [(_UNKNOWN, _UNKNOWN)] * len(scores)
-        elif len(dirty):
-            alive = dirty[self._stage[dirty] == passed]
-            for number, raw in enumerate(scores):
-                rescaled |= self._rescale(number, raw, alive)
-        if rescaled:
-            self._totals = np.where(self._stage == passed, 0.0, -np.inf)
-            for scale in self._scales:
-                self._totals += scale.part()
-        elif len(dirty):
-            totals = np.where(self._stage[dirty] == passed, 0.0, -np.inf)
-            for scale in self._scales:
-                totals += scale.part(dirty)
-            self._totals[dirty] = totals
-        self._dirty.clear()
+            self._survivors = np.flatnonzero(passes)
+        if self._totals is None or not self._totals.is_of(scores):
+            self._totals = Totals(self._table, [self._rules.weighers[number] for number in weighers], scores)
+            self._changed = None
+        values = self._totals.bring_up_to_date(passes, self._survivors, self._changed, self.version)
+        self._changed = _NO_ROWS
+        best = rank(values, count, self._rules, rng)
+        return somewhere(
+            self._table, counts, removed, best, values, self._totals.parts_of(np.array(best)), server_id=server_id
+        )
 
-    def _rescale(self, number: int, raw: Column, changed: Rows) -> bool:
-        """Find the ends of a weigher's scale again, if they may have moved; whether they have.
 
-        An end stays where it is as long as the host that has it did not change, and no host that changed (and
-        passes: `changed`) goes beyond it.
-        """
-        weighted, scale = self._weighers[number], self._scales[number]
-        assert self._survivors is not None
-        before = scale.low, scale.high
-        low_row, high_row = self._extremes[number]
-        of_changed = raw[changed]
-        # From the end: choices fall on the first of equals, so the last of them rests longest.
-        if weighted.maximum is None and (high_row in self._dirty or (of_changed > scale.high).any()):
-            of_all = raw[self._survivors][::-1]
-            position = int(of_all.argmax())
-            high_row, scale.high = int(self._survivors[-1 - position]), float(of_all[position])
-        if weighted.minimum is None and (low_row in self._dirty or (of_changed < scale.low).any()):
-            of_all = raw[self._survivors][::-1]
-            position = int(of_all.argmin())
-            low_row, scale.low = int(self._survivors[-1 - position]), float(of_all[position])
-        self._extremes[number] = low_row, high_row
-        is_other = raw is not scale.raw
-        scale.raw = raw
-        return is_other or before != (scale.low, scale.high)
+_NO_ROWS: Rows = np.empty(0, dtype=np.intp)
+
+
+def told(rules: Rules) -> Told:
+    """The steps that explanations may list."""
+    return [(step.name, number, isinstance(step, SILENT)) for number, step in enumerate(rules.steps)]
+
+
+def explain(
+    steps: Told, considered: int, counts: Sequence[int], removed_at: Callable[[int], tuple[str, ...]]
+) -> tuple[Counts, Removed]:
+    """Survivors of each step, and names of removed hosts, from how many hosts fail at each step."""
+    left = considered
+    survivors = [(CONSIDERED, left)]
+    removed: Removed = {}
+    for name, number, is_silent in steps:
+        if counts[number]:
+            left -= counts[number]
+            removed[name] = removed_at(number)
+        elif is_silent:
+            continue
+        survivors.append((name, left))
+        if not left:
+            break
+    return tuple(survivors), removed
+
+
+def names_at(table: HostTable, stage: Stages, number: int) -> tuple[str, ...]:
+    """Names of the first hosts at a stage."""
+    rows = np.flatnonzero(stage == number)[:LISTED_HOSTS].tolist()
+    return tuple([table.names[row] for row in rows])
+
+
+def overlaid(
+    table: HostTable, rules: Rules, standing: Standing, once: Sequence[tuple[int, Mask]]
+) -> tuple[Mask, Counts, Removed]:
+    """A standing with more steps (number and mask) on top: who survives, and what is told."""
+    stage = standing.stage.copy()
+    for number, mask in once:
+        stage[(stage > number) & ~mask] = number
+    stage[~table.alive] = _DEAD
+    passed = len(standing.counts) - 1
+    counts: list[int] = np.bincount(stage, minlength=_DEAD + 1)[: passed + 1].tolist()
+    fresh = {number for number, _ in once}
+
+    def removed_at(number: int) -> tuple[str, ...]:
+        # Steps that are not on top can only have lost hosts.
+        if number in fresh or counts[number] != standing.counts[number]:
+            return names_at(table, stage, number)
+        return standing.removed_at(number)
+
+    return stage == passed, *explain(told(rules), len(table), counts, removed_at)

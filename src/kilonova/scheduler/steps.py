@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from kilonova.model.host import HostState
 from kilonova.model.request_spec import RequestSpec
-from kilonova.scheduler.plugin import NOT_ASKED, ONCE, Group, Shortfall
+from kilonova.scheduler.fitting import usable
+from kilonova.scheduler.plugin import NOT_ASKED, ONCE, AtLeast, Group, IntColumn, Shortfall
 from kilonova.scheduler.table import HostTable, Mask
 from kilonova.scheduler.words import count, largest
 
@@ -91,31 +92,66 @@ def _traits(spec: RequestSpec) -> tuple[tuple[str, str], ...]:
 
 
 @dataclass(frozen=True)
-class Room:
-    """Pass hosts on which the claim would find room now: of each resource class, what the server takes is free.
+class Room(AtLeast):
+    """Pass hosts on which the claim would find room now for what the server takes of one resource class.
 
     A server does not over-commit a host against itself: it never gets more than the host has in total.
     """
 
-    name: str = "room"
+    resource_class: str
+    reads: Group = Group.USAGE | Group.FACTS
+
+    @property
+    def name(self) -> str:
+        return f"room: {self.resource_class}"
+
+    def level(self, hosts: HostTable) -> IntColumn:
+        return usable(hosts, self.resource_class)
+
+    def need(self, spec: RequestSpec) -> float:
+        return spec.amounts().get(self.resource_class, 0)
+
+    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
+        return spec.amounts().get(self.resource_class) or NOT_ASKED
+
+    def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
+        wanted = count(int(self.need(spec)), "free unit")
+        return Shortfall(f"has {wanted} of {self.resource_class}", largest(self.level(hosts), among))
+
+
+COMMON_CLASSES = ("VCPU", "MEMORY_MB", "DISK_GB")
+
+
+@dataclass(frozen=True)
+class RoomForMore:
+    """As Room, for all resource classes that are not asked for by every server."""
+
+    name: str = "room: more"
     reads: Group = Group.USAGE | Group.FACTS
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return tuple(spec.amounts().items())
+        return tuple([each for each in spec.amounts().items() if each[0] not in COMMON_CLASSES]) or NOT_ASKED
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
         mask = hosts.everywhere(True)
         for resource_class, amount in spec.amounts().items():
-            mask &= hosts.free_of(resource_class) >= amount
-            mask &= hosts.total_of(resource_class) >= amount
+            if resource_class not in COMMON_CLASSES:
+                mask &= usable(hosts, resource_class) >= amount
         return mask
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         for resource_class, amount in spec.amounts().items():
-            free = hosts.free_of(resource_class)
-            if not (among & (free >= amount) & (hosts.total_of(resource_class) >= amount)).any():
-                return Shortfall(f"has {count(amount, 'free unit')} of {resource_class}", largest(free, among))
+            level = usable(hosts, resource_class)
+            if resource_class not in COMMON_CLASSES and not (among & (level >= amount)).any():
+                return Shortfall(f"has {count(amount, 'free unit')} of {resource_class}", largest(level, among))
         return Shortfall("has room for all that the flavor asks for at once")
+
+
+ROOM: tuple[Room | RoomForMore, ...] = (*(Room(each) for each in COMMON_CLASSES), RoomForMore())
+"""What the claim will ask, in its order."""
+
+SILENT = (RequestedHost, ExcludedHosts, Traits, Room, RoomForMore)
+"""Steps that nobody enabled: explanations list them only where they removed hosts."""
 
 
 def named(hosts: HostTable, names: Iterable[str]) -> Mask:

@@ -17,7 +17,6 @@ Rows of hosts that left are used again; `alive` says which rows are hosts now.
 """
 
 import enum
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
@@ -95,6 +94,8 @@ _DERIVED: tuple[tuple[str, npt.DTypeLike], ...] = (
     ("combination", np.int32),
     ("devices", np.int32),
     ("servers", np.int32),
+    ("host_id", np.int64),
+    ("row_version", np.int64),
 )
 _LIMITS = (
     ("vcpus_limit", "vcpus", "vcpus_reserved", "vcpus_ratio", "vcpus_used", "free_vcpus"),
@@ -121,21 +122,28 @@ _of_profile = attrgetter(
     "cell",
 )
 _of_servers = attrgetter("server_flavors", "server_image_properties")
-_groups_of = (
-    (Group.USAGE, attrgetter("vcpus_used", "memory_used_mib", "disk_used_gib", "num_instances", "io_ops",
-                             "failed_builds", "metrics", "numa", "pci", "more", "server_flavors",
-                             "server_image_properties")),
-    (Group.LIVENESS, attrgetter("is_up", "is_enabled")),
-    (Group.FACTS | Group.USAGE, attrgetter("vcpus", "vcpus_reserved", "vcpus_ratio", "memory_mib",
-                                           "memory_reserved_mib", "memory_ratio", "disk_gib", "disk_reserved_gib",
-                                           "disk_ratio")),
-    (Group.FACTS, attrgetter("host_ip")),
+_LIVENESS, _USAGE, _FACTS = Group.LIVENESS.value, Group.USAGE.value, Group.FACTS.value  # plain numbers are quicker
+_groups_of: tuple[tuple[int, Callable[[HostState], Any]], ...] = (
+    (_LIVENESS, attrgetter("is_up", "is_enabled")),
+    (
+        _FACTS,
+        attrgetter("vcpus", "vcpus_reserved", "vcpus_ratio", "memory_mib", "memory_reserved_mib", "memory_ratio",
+                   "disk_gib", "disk_reserved_gib", "disk_ratio", "host_ip"),
+    ),
+    (_FACTS, _of_profile),
 )  # fmt: skip
-
-JOURNAL = 4096
-"""Changed rows that are remembered; who is further behind begins anew."""
+_seldom = attrgetter(
+    "is_up", "is_enabled", "vcpus", "vcpus_reserved", "vcpus_ratio", "memory_mib", "memory_reserved_mib",
+    "memory_ratio", "disk_gib", "disk_reserved_gib", "disk_ratio", "host_ip", "arch", "hypervisor_type",
+    "hypervisor_version", "vm_mode", "supported_instances", "capabilities", "cpu_info", "traits", "cell",
+    "server_flavors", "server_image_properties",
+)  # fmt: skip
+"""All that changes seldom. What is not in here is usage, and is taken for changed with each row."""
 
 _NO_DEVICES = Devices()
+
+_RECENT = 64
+"""Changes of single rows that are kept as a list."""
 
 
 class HostTable:
@@ -168,6 +176,9 @@ class HostTable:
     io_ops: IntColumn
     failed_builds: IntColumn
     hypervisor_version: IntColumn
+    host_id: IntColumn
+    row_version: IntColumn
+    """Version of the table at which the row last changed."""
     profile: Numbers
     """Number of the host's profile: hosts whose hypervisor and abilities are equal share one."""
     combination: Numbers
@@ -196,6 +207,7 @@ class HostTable:
         self._arrays: dict[str, npt.NDArray[Any]] = {
             name: np.zeros(capacity, dtype=dtype) for name, dtype in _PLAIN + _DERIVED
         }
+        self._metrics: dict[str, Column] = {}
         self._free_rows: list[int] = []
         self._profiles: Kinds[HostState] = Kinds(
             lambda state: msgspec.msgpack.encode(_of_profile(state), order="deterministic")
@@ -206,13 +218,20 @@ class HostTable:
             lambda state: msgspec.msgpack.encode(_of_servers(state), order="deterministic")
         )
         self._promises = Promises()
-        self._journal: deque[tuple[int, int, int]] = deque(maxlen=JOURNAL)
+        self._group_versions = {group.value: 0 for group in Group}
         self._anew_at = 0
+        self._recent: list[tuple[int, int]] = []
+        self._recent_since = 0
         self._show()
 
     def __len__(self) -> int:
         """Number of hosts."""
         return len(self.row_of)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the columns."""
+        return sum(array.nbytes for array in self._arrays.values())
 
     # ---- questions that rules ask ------------------------------------------------------------------------
 
@@ -294,11 +313,14 @@ class HostTable:
 
     def metric(self, name: str) -> Column:
         """What monitors measured last under this name; NaN where there is none."""
-        column = np.full(self.size, np.nan)
-        for row, state in enumerate(self.states):
-            if state is not None and name in state.metrics:
-                column[row] = state.metrics[name]
-        return column
+        array = self._metrics.get(name)
+        if array is None:
+            # From now on this metric is kept as a column.
+            array = self._metrics[name] = np.full(len(self._arrays["alive"]), np.nan)
+            for row, state in enumerate(self.states):
+                if state is not None and name in state.metrics:
+                    array[row] = state.metrics[name]
+        return array[: self.size]
 
     def promised_members(self, group_id: str) -> dict[str, str]:
         """Server to host, of a server group's members that we chose hosts for and that no claim confirms yet."""
@@ -310,26 +332,31 @@ class HostTable:
 
     # ---- what changed ----------------------------------------------------------------------------------------
 
-    def changed_rows(self, since: int) -> dict[int, int] | None:
-        """Rows that changed after version `since`, and which `Group`s of their columns.
-
-        None if that is not known any more, or if hosts or aggregates changed as a whole.
-        """
-        if since < self._anew_at or (len(self._journal) == JOURNAL and self._journal[0][0] > since):
+    def changed_rows(self, since: int) -> Rows | None:
+        """Rows that changed after version `since`; None if hosts or aggregates changed as a whole."""
+        if since < self._anew_at:
             return None
-        rows: dict[int, int] = {}
-        for version, row, groups in reversed(self._journal):
-            if version <= since:
-                break
-            rows[row] = rows.get(row, 0) | groups
+        if since >= self._recent_since:
+            # A choice changes one row: no need to look at all.
+            recent = {row for version, row in self._recent if version > since}
+            return np.array(sorted(recent), dtype=np.intp)
+        rows: Rows = np.flatnonzero(self.row_version > since)
         return rows
+
+    def changed_groups(self, since: int) -> int:
+        """`Group`s of which a column changed after version `since`, in any row."""
+        groups = 0
+        for group, version in self._group_versions.items():
+            if version > since:
+                groups |= group
+        return groups
 
     # ---- the feed ----------------------------------------------------------------------------------------
 
     def apply(self, states: Sequence[HostState]) -> None:
         """Take in rows of the feed. A row that is not newer than the one at hand changes nothing."""
         fresh: dict[int, HostState] = {}
-        changed: dict[int, int] = {}
+        groups = 0
         for state in states:
             row = self.row_of.get(state.name)
             before = None if row is None else self.states[row]
@@ -342,27 +369,30 @@ class HostTable:
                     self._forget(state.name, row)
                 continue
             if row is None or before is None:
-                row = self._new_row(state.name)
-                self._arrays["profile"][row] = self._profile_of(state)
-                self._arrays["servers"][row] = self._servers_of(state)
-                self._arrays["combination"][row] = self.aggregates.number_of(state.name)
+                row = self._new_row(state)
                 self._anew_at = self.version + 1
             else:
-                groups = 0
-                for group, of in _groups_of:
-                    if of(before) != of(state):
-                        groups |= group.value
-                if _of_profile(before) != _of_profile(state):
-                    groups |= Group.FACTS.value
-                    self._arrays["profile"][row] = self._profile_of(state)
-                if _of_servers(before) != _of_servers(state):
-                    self._arrays["servers"][row] = self._servers_of(state)
-                changed[row] = changed.get(row, 0) | groups
+                groups |= self._note_change(row, before, state)
             self.states[row] = state
             fresh[row] = state
         if fresh:
-            self._write(list(fresh), list(fresh.values()))
-            self._touch(changed)
+            rows = list(fresh)
+            self._write(rows, list(fresh.values()))
+            self._touch(rows, groups)
+
+    def _note_change(self, row: int, before: HostState, state: HostState) -> int:
+        """Groups in which two rows of one host differ; its kinds are brought up to date."""
+        if _seldom(before) == _seldom(state):
+            return _USAGE
+        groups = _USAGE
+        for group, of in _groups_of:
+            if of(before) != of(state):
+                groups |= group
+        if _of_profile(before) != _of_profile(state):
+            self._arrays["profile"][row] = self._profile_of(state)
+        if _of_servers(before) != _of_servers(state):
+            self._arrays["servers"][row] = self._servers_of(state)
+        return groups
 
     def set_aggregates(self, version: int, aggregates: Sequence[AggregateState]) -> None:
         """Replace all aggregates."""
@@ -382,7 +412,7 @@ class HostTable:
         pending = Pending(server_id, row, needs, at)
         self._promises.add(pending)
         self._deduct(pending, 1)
-        self._touch({row: Group.USAGE.value})
+        self._touch(row, _USAGE)
 
     @property
     def pending(self) -> Mapping[str, Pending]:
@@ -409,43 +439,59 @@ class HostTable:
         Nothing may be taken inside.
         """
         doubtful = [pending for pending in self.pending.values() if pending.taken_at < before]
-        rows = {pending.row: Group.USAGE.value for pending in doubtful}
+        rows = [pending.row for pending in doubtful]
         for pending in doubtful:
             self._promises.remove(pending.server_id)
             self._deduct(pending, -1)
-        self._touch(rows)
+        if doubtful:
+            self._touch(rows, _USAGE)
         try:
             yield bool(doubtful)
         finally:
             for pending in doubtful:
                 self._promises.add(pending)
                 self._deduct(pending, 1)
-            self._touch(rows)
+            if doubtful:
+                self._touch(rows, _USAGE)
 
     # ---- inside ----------------------------------------------------------------------------------------------
 
-    def _touch(self, changed: Mapping[int, int]) -> None:
+    def _touch(self, rows: int | Sequence[int], groups: int) -> None:
+        """Rows have changed in columns of `groups`."""
         self.version += 1
-        self._journal.extend((self.version, row, groups) for row, groups in changed.items() if groups)
+        self.row_version[rows] = self.version
+        if not isinstance(rows, int) or len(self._recent) >= _RECENT:
+            self._recent.clear()
+            self._recent_since = self.version
+        if isinstance(rows, int):
+            self._recent.append((self.version, rows))
+        for group in self._group_versions:
+            if groups & group:
+                self._group_versions[group] = self.version
 
     def _show(self) -> None:
         """Let the columns be the used part of the arrays."""
         for name, _ in _PLAIN + _DERIVED:
             setattr(self, name, self._arrays[name][: self.size])
 
-    def _new_row(self, name: str) -> int:
+    def _new_row(self, state: HostState) -> int:
         if self._free_rows:
             row = self._free_rows.pop()
         else:
             row = self.size
             if row == len(self._arrays["alive"]):
                 self._arrays = {n: np.concatenate([a, np.zeros_like(a)]) for n, a in self._arrays.items()}
+                self._metrics = {n: np.concatenate([a, np.full_like(a, np.nan)]) for n, a in self._metrics.items()}
             self.size += 1
             self.names.append("")
             self.states.append(None)
             self._show()
-        self.names[row] = name
-        self.row_of[name] = row
+        self.names[row] = state.name
+        self.row_of[state.name] = row
+        self._arrays["host_id"][row] = state.id
+        self._arrays["profile"][row] = self._profile_of(state)
+        self._arrays["servers"][row] = self._servers_of(state)
+        self._arrays["combination"][row] = self.aggregates.number_of(state.name)
         return row
 
     def _forget(self, name: str, row: int) -> None:
@@ -457,6 +503,8 @@ class HostTable:
         self._free_rows.append(row)
         for array in self._arrays.values():
             array[row] = 0
+        for metric in self._metrics.values():
+            metric[row] = np.nan
         self.version += 1
         self._anew_at = self.version
 
@@ -473,6 +521,8 @@ class HostTable:
         for name, array in arrays.items():
             if ":" in name:
                 array[at] = 0
+        for name, measured in self._metrics.items():
+            measured[at] = [state.metrics.get(name, np.nan) for state in states]
         for row, state in zip(rows, states, strict=True):
             if state.more:
                 self._write_more(row, state)
@@ -530,7 +580,7 @@ class HostTable:
     def _drop(self, server_id: str) -> None:
         pending = self._promises.remove(server_id)
         self._deduct(pending, -1)
-        self._touch({pending.row: Group.USAGE.value})
+        self._touch(pending.row, _USAGE)
 
     def _profile_of(self, state: HostState) -> int:
         return self._kind_of(state, self._profiles, "profile")

@@ -65,7 +65,6 @@ def test_each_filters_survivors_and_removals_are_told() -> None:
         ("CoreFilter", 1),
         ("RamFilter", 1),
         ("DiskFilter", 1),
-        ("room", 1),
     )
     assert choice.explanation.removed == {"ComputeFilter": ("h1",), "CoreFilter": ("h0", "h2")}
     assert hosts_of(choice) == ["h3"]
@@ -90,7 +89,7 @@ def test_rows_without_a_host_are_never_chosen() -> None:
 def test_without_room_no_host_is_chosen_even_if_no_filter_asks_for_it() -> None:
     choice = choice_of(host_table(2, disk_gib=[5, 50]), filters=())
     assert hosts_of(choice) == ["h1"]
-    assert choice.explanation.removed == {"room": ("h0",)}
+    assert choice.explanation.removed == {"room: DISK_GB": ("h0",)}
 
 
 def test_a_forced_host_skips_all_filters() -> None:
@@ -166,7 +165,7 @@ def test_a_multipliers_sign_turns_spreading_into_packing() -> None:
 def scaled(raw: list[float], minimum: float | None, maximum: float | None) -> list[float]:
     weighted = Weighted(Scored(tuple(raw)), 1.0, minimum, maximum)
     scale = Scale.of(weighted, weighted.clamped(np.array(raw)), np.arange(len(raw)), 1.0)
-    return (np.zeros(len(raw)) + scale.part()).tolist()
+    return scale.part(np.arange(len(raw))).tolist()
 
 
 def test_equal_scores_count_for_nothing() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scheduler_builders import a_host, a_request, aggregate_states, host_table
 
 from kilonova.scheduler.needs import needs_of
-from kilonova.scheduler.table import JOURNAL, Group, HostTable
+from kilonova.scheduler.table import Group, HostTable
 
 
 def free(table: HostTable, name: str = "h0") -> tuple[int, int, int]:
@@ -99,39 +99,40 @@ def test_columns_grow_and_keep_what_they_have() -> None:
 def test_what_changed_can_be_asked_by_rows_and_groups() -> None:
     table = host_table(3)
 
-    def changed_by(**values: Any) -> dict[int, Group] | None:
+    def changed_by(**values: Any) -> tuple[list[int], Group]:
         before = table.version
         table.apply([a_host("h1", seq=table.seq + 1, id=101, **values)])
         rows = table.changed_rows(before)
-        return None if rows is None else {row: Group(groups) for row, groups in rows.items()}
+        assert rows is not None
+        return rows.tolist(), Group(table.changed_groups(before))
 
-    assert changed_by() == {}
-    assert changed_by(vcpus_used=1) == {1: Group.USAGE}
-    assert changed_by(vcpus_used=1, is_up=False) == {1: Group.LIVENESS}
-    assert changed_by(vcpus_used=1, is_up=False, hypervisor_version=9) == {1: Group.FACTS}
-    assert changed_by(vcpus_used=1, is_up=False, hypervisor_version=9, vcpus_ratio=3.0) == {
-        1: Group.FACTS | Group.USAGE
-    }
+    usage = Group.USAGE
+    assert changed_by(vcpus_used=1) == ([1], usage)
+    assert changed_by(vcpus_used=1, is_up=False) == ([1], usage | Group.LIVENESS)
+    assert changed_by(vcpus_used=1, is_up=False, hypervisor_version=9) == ([1], usage | Group.FACTS)
+    assert changed_by(vcpus_used=1, is_up=False, hypervisor_version=9, vcpus_ratio=3.0) == ([1], usage | Group.FACTS)
+
+
+def test_choices_change_usage() -> None:
+    table = host_table(3)
     start = table.version
     table.take(needs_of(a_request()), "s1", 2)
     table.take(needs_of(a_request()), "s2", 0)
     table.settle(["s1"])
-    assert table.changed_rows(start) == {0: Group.USAGE, 2: Group.USAGE}
-    assert table.changed_rows(table.version) == {}
+    rows = table.changed_rows(start)
+    assert rows is not None and rows.tolist() == [0, 2]
+    assert table.changed_groups(start) == Group.USAGE
+    assert table.changed_groups(table.version) == 0
+
+
+def test_new_hosts_and_aggregates_change_everything() -> None:
+    table = host_table(3)
+    start = table.version
     table.set_aggregates(1, [])
     assert table.changed_rows(start) is None
     start = table.version
     table.apply([a_host("new", seq=99, id=9)])
     assert table.changed_rows(start) is None
-
-
-def test_changes_too_long_ago_are_not_known() -> None:
-    table = host_table(1)
-    start = table.version
-    for n in range(JOURNAL + 1):
-        table.take(needs_of(a_request()), f"s{n % 2}", 0)
-    assert table.changed_rows(start) is None
-    assert table.changed_rows(table.version - 5) == {0: Group.USAGE}
 
 
 # ---- aggregates ------------------------------------------------------------------------------------------------

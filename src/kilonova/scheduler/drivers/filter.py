@@ -27,16 +27,16 @@ class FilterScheduler:
         if self._memory is None or self._memory[0] is not table:
             self._memory = table, Memory(table, self.rules)
         memory = self._memory[1]
-        needs = self.rules.needs(spec)
+        shape = memory.shape(spec)
         choices = []
         for server_id in spec.server_ids:
-            choice = memory.decide(spec, self._rng, server_id=server_id)
+            choice = memory.decide(spec, shape, self._rng, server_id=server_id)
             if not choice.candidates and spec.force_host is None:
                 # What is promised but was never claimed may steer choices, not refuse them; the claim decides.
                 with table.without_doubtful(now - self._doubtful_after_s) as there_are_some:
                     if there_are_some:
-                        choice = memory.decide(spec, self._rng, server_id=server_id)
+                        choice = memory.decide(spec, shape, self._rng, server_id=server_id)
             if choice.candidates:
-                table.take(needs, server_id, table.row_of[choice.candidates[0].host], at=now)
+                table.take(shape.needs, server_id, table.row_of[choice.candidates[0].host], at=now)
             choices.append(choice)
         return choices

@@ -1,24 +1,25 @@
 """Keep builds away from hosts that are busy with disk-heavy work."""
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 
-from kilonova.scheduler.plugin import Group, HostTable, Mask, RequestSpec, Shortfall
+import numpy as np
+
+from kilonova.scheduler.plugin import AtLeast, Column, Group, HostTable, IntColumn, Mask, RequestSpec, Shortfall
 
 
 @dataclass(frozen=True)
-class IoOpsFilter:
+class IoOpsFilter(AtLeast):
     """Pass hosts with fewer than `max_io_ops_per_host` builds, resizes, snapshots or migrations in flight."""
 
     max_io_ops_per_host: int = 8
     name: str = "IoOpsFilter"
     reads: Group = Group.USAGE
 
-    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return None
+    def level(self, hosts: HostTable) -> Column | IntColumn:
+        return self.max_io_ops_per_host - hosts.io_ops
 
-    def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        return hosts.io_ops < self.max_io_ops_per_host
+    def need(self, spec: RequestSpec) -> float:
+        return 1
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         return Shortfall("is free of other builds and moves for now", "trying again later may help")
@@ -31,5 +32,6 @@ class AggregateIoOpsFilter(IoOpsFilter):
     name: str = "AggregateIoOpsFilter"
     reads: Group = Group.USAGE | Group.AGGREGATES
 
-    def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        return hosts.io_ops < hosts.aggregate_min("max_io_ops_per_host", self.max_io_ops_per_host)
+    def level(self, hosts: HostTable) -> Column:
+        limit: Column = hosts.aggregate_min("max_io_ops_per_host", self.max_io_ops_per_host)
+        return np.ceil(limit) - hosts.io_ops

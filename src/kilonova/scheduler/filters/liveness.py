@@ -3,7 +3,18 @@
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from kilonova.scheduler.plugin import NOT_ASKED, Group, HostTable, Mask, RequestSpec, Shortfall
+import numpy as np
+
+from kilonova.scheduler.plugin import (
+    NOT_ASKED,
+    AtLeast,
+    Group,
+    HostTable,
+    IntColumn,
+    Mask,
+    RequestSpec,
+    Shortfall,
+)
 
 
 @dataclass(frozen=True)
@@ -21,17 +32,17 @@ class AllHostsFilter:
 
 
 @dataclass(frozen=True)
-class ComputeFilter:
+class ComputeFilter(AtLeast):
     """Pass hosts whose compute service is up and enabled."""
 
     name: str = "ComputeFilter"
     reads: Group = Group.LIVENESS
 
-    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return None
+    def level(self, hosts: HostTable) -> IntColumn:
+        return (hosts.is_up & hosts.is_enabled).astype(np.int64)
 
-    def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        return hosts.is_up & hosts.is_enabled
+    def need(self, spec: RequestSpec) -> float:
+        return 1
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         down = int((among & ~hosts.is_up).sum())

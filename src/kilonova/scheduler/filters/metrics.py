@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kilonova.scheduler.options import MetricsOptions
-from kilonova.scheduler.plugin import NOT_ASKED, Group, HostTable, Mask, RequestSpec, Shortfall
+from kilonova.scheduler.plugin import NOT_ASKED, AtLeast, Column, Group, HostTable, Mask, RequestSpec, Shortfall
 
 
 @dataclass(frozen=True)
-class MetricsFilter:
+class MetricsFilter(AtLeast):
     """Pass hosts that report every metric named in ``[metrics] weight_setting``."""
 
     options: MetricsOptions = field(default_factory=MetricsOptions)
@@ -20,11 +20,15 @@ class MetricsFilter:
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
         return None if self.options.weight_setting else NOT_ASKED
 
-    def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        mask = hosts.everywhere(True)
+    def level(self, hosts: HostTable) -> Column:
+        """How many of the metrics each host reports."""
+        reported = np.zeros(hosts.size)
         for name in self.options.ratios():
-            mask &= ~np.isnan(hosts.metric(name))
-        return mask
+            reported += ~np.isnan(hosts.metric(name))
+        return reported
+
+    def need(self, spec: RequestSpec) -> float:
+        return len(self.options.ratios())
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         return Shortfall("reports all metrics that this cloud weighs hosts by")

@@ -1,24 +1,25 @@
 """Limit the number of servers on a host."""
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 
-from kilonova.scheduler.plugin import Group, HostTable, Mask, RequestSpec, Shortfall
+import numpy as np
+
+from kilonova.scheduler.plugin import AtLeast, Column, Group, HostTable, IntColumn, Mask, RequestSpec, Shortfall
 
 
 @dataclass(frozen=True)
-class NumInstancesFilter:
+class NumInstancesFilter(AtLeast):
     """Pass hosts with fewer than `max_instances_per_host` servers."""
 
     max_instances_per_host: int = 50
     name: str = "NumInstancesFilter"
     reads: Group = Group.USAGE
 
-    def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return None
+    def level(self, hosts: HostTable) -> Column | IntColumn:
+        return self.max_instances_per_host - hosts.num_instances
 
-    def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        return hosts.num_instances < self.max_instances_per_host
+    def need(self, spec: RequestSpec) -> float:
+        return 1
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         return Shortfall("may have one more server", "all have as many as hosts may have here")
@@ -31,5 +32,6 @@ class AggregateNumInstancesFilter(NumInstancesFilter):
     name: str = "AggregateNumInstancesFilter"
     reads: Group = Group.USAGE | Group.AGGREGATES
 
-    def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        return hosts.num_instances < hosts.aggregate_min("max_instances_per_host", self.max_instances_per_host)
+    def level(self, hosts: HostTable) -> Column:
+        limit: Column = hosts.aggregate_min("max_instances_per_host", self.max_instances_per_host)
+        return np.ceil(limit) - hosts.num_instances

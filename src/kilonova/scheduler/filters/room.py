@@ -4,13 +4,21 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from kilonova.scheduler.fitting import usable, usable_by_aggregates
-from kilonova.scheduler.plugin import NOT_ASKED, Group, HostTable, Mask, RequestSpec, Shortfall
-from kilonova.scheduler.table import IntColumn
+from kilonova.scheduler.plugin import (
+    NOT_ASKED,
+    AtLeast,
+    Group,
+    HostTable,
+    IntColumn,
+    Mask,
+    RequestSpec,
+    Shortfall,
+)
 from kilonova.scheduler.words import count, largest
 
 
 @dataclass(frozen=True)
-class CoreFilter:
+class CoreFilter(AtLeast):
     """Pass hosts with enough free virtual CPUs. CPUs of the server's own (PCPU) do not count here."""
 
     name: str = "CoreFilter"
@@ -19,21 +27,20 @@ class CoreFilter:
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
         return spec.amounts().get("VCPU") or NOT_ASKED
 
-    def usable(self, hosts: HostTable) -> IntColumn:
+    def level(self, hosts: HostTable) -> IntColumn:
         """The most CPUs that one more server could have on each host."""
         return usable(hosts, "VCPU")
 
-    def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        wanted = spec.amounts().get("VCPU", 0)
-        return self.usable(hosts) >= wanted if wanted else hosts.everywhere(True)
+    def need(self, spec: RequestSpec) -> float:
+        return spec.amounts().get("VCPU", 0)
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         wanted = count(spec.amounts().get("VCPU", 0), "free vCPU")
-        return Shortfall(f"has {wanted}", largest(self.usable(hosts), among))
+        return Shortfall(f"has {wanted}", largest(self.level(hosts), among))
 
 
 @dataclass(frozen=True)
-class RamFilter:
+class RamFilter(AtLeast):
     """Pass hosts with enough free memory."""
 
     name: str = "RamFilter"
@@ -42,21 +49,20 @@ class RamFilter:
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
         return spec.amounts().get("MEMORY_MB") or NOT_ASKED
 
-    def usable(self, hosts: HostTable) -> IntColumn:
+    def level(self, hosts: HostTable) -> IntColumn:
         """The most memory that one more server could have on each host."""
         return usable(hosts, "MEMORY_MB")
 
-    def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        wanted = spec.amounts().get("MEMORY_MB", 0)
-        return self.usable(hosts) >= wanted if wanted else hosts.everywhere(True)
+    def need(self, spec: RequestSpec) -> float:
+        return spec.amounts().get("MEMORY_MB", 0)
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         wanted = spec.amounts().get("MEMORY_MB", 0)
-        return Shortfall(f"has {wanted} MiB of free memory", largest(self.usable(hosts), among, " MiB"))
+        return Shortfall(f"has {wanted} MiB of free memory", largest(self.level(hosts), among, " MiB"))
 
 
 @dataclass(frozen=True)
-class DiskFilter:
+class DiskFilter(AtLeast):
     """Pass hosts with enough free disk for root, ephemeral and swap disks together."""
 
     name: str = "DiskFilter"
@@ -65,17 +71,16 @@ class DiskFilter:
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
         return spec.amounts().get("DISK_GB") or NOT_ASKED
 
-    def usable(self, hosts: HostTable) -> IntColumn:
+    def level(self, hosts: HostTable) -> IntColumn:
         """The most disk that one more server could have on each host."""
         return usable(hosts, "DISK_GB")
 
-    def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        wanted = spec.amounts().get("DISK_GB", 0)
-        return self.usable(hosts) >= wanted if wanted else hosts.everywhere(True)
+    def need(self, spec: RequestSpec) -> float:
+        return spec.amounts().get("DISK_GB", 0)
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         wanted = spec.amounts().get("DISK_GB", 0)
-        return Shortfall(f"has {wanted} GiB of free disk", largest(self.usable(hosts), among, " GiB"))
+        return Shortfall(f"has {wanted} GiB of free disk", largest(self.level(hosts), among, " GiB"))
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class AggregateCoreFilter(CoreFilter):
     name: str = "AggregateCoreFilter"
     reads: Group = Group.USAGE | Group.FACTS | Group.AGGREGATES
 
-    def usable(self, hosts: HostTable) -> IntColumn:
+    def level(self, hosts: HostTable) -> IntColumn:
         return usable_by_aggregates(hosts, "VCPU", "cpu_allocation_ratio")
 
 
@@ -96,7 +101,7 @@ class AggregateRamFilter(RamFilter):
     name: str = "AggregateRamFilter"
     reads: Group = Group.USAGE | Group.FACTS | Group.AGGREGATES
 
-    def usable(self, hosts: HostTable) -> IntColumn:
+    def level(self, hosts: HostTable) -> IntColumn:
         return usable_by_aggregates(hosts, "MEMORY_MB", "ram_allocation_ratio")
 
 
@@ -107,5 +112,5 @@ class AggregateDiskFilter(DiskFilter):
     name: str = "AggregateDiskFilter"
     reads: Group = Group.USAGE | Group.FACTS | Group.AGGREGATES
 
-    def usable(self, hosts: HostTable) -> IntColumn:
+    def level(self, hosts: HostTable) -> IntColumn:
         return usable_by_aggregates(hosts, "DISK_GB", "disk_allocation_ratio")
