@@ -163,20 +163,21 @@ class Uploads:
         dead = await self._store.run(images.give_up_dead_uploads, at=now, silent_since=silent_since)
         for image_id in dead:
             log.warning("image upload had died, the image is queued again", image=image_id)
-        drafts = await self._bytes.sweep_drafts(silent_since=silent_since)
         orphans = 0
-        async for keys in self._bytes.keys():
-            known = await self._store.read(images.known_locations, keys)
-            for key in keys:
-                if key not in known:
-                    await self._bytes.delete(key)
-                    orphans += 1
+        for portions in (self._bytes.drafts(), self._bytes.keys()):
+            async for keys in portions:
+                # Asked after the keys were read: what was begun since then is not among them.
+                known = await self._store.read(images.known_locations, keys)
+                for key in keys:
+                    if key not in known:
+                        await self._bytes.delete(key)
+                        orphans += 1
         before = now - timedelta(days=self._options.keep_deleted_days)
         while await self._store.run(images.prune, before=before):
             pass
-        if drafts or orphans:
-            log.info("bytes of no image removed", drafts=drafts, orphans=orphans)
-        return len(dead) + drafts + orphans
+        if orphans:
+            log.info("bytes of no image removed", files=orphans)
+        return len(dead) + orphans
 
 
 def _finish(tx: Tx, image_id: str, upload_id: str, received: Received, key: str, at: datetime) -> Image | None:

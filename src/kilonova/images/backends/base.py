@@ -5,7 +5,6 @@ published under it, or finds nothing.
 """
 
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import ClassVar, Protocol
 
 
@@ -57,7 +56,9 @@ class ByteStore(Protocol):
         ...
 
     async def delete(self, key: str) -> None:
-        """Forget what is under `key`. Nothing there is not an error. Readers of the moment may read on.
+        """Forget what is under `key`, also if it is a draft. Nothing there is not an error.
+
+        Readers of the moment may read on.
 
         Raises:
             Unavailable
@@ -68,10 +69,6 @@ class ByteStore(Protocol):
         """All published keys, in portions."""
         ...
 
-    async def sweep_drafts(self, *, silent_since: datetime | None) -> int:
-        """Forget drafts that a dead process left; how many.
-
-        Args:
-            silent_since: those that were not written since then; None: all, for no other process writes here.
-        """
+    def drafts(self) -> AsyncIterator[list[str]]:
+        """The keys of all drafts, dead or alive, in portions."""
         ...

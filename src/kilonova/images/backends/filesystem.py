@@ -10,7 +10,6 @@ import os
 import re
 import threading
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -56,21 +55,31 @@ class FilesystemStore:
 
     async def delete(self, key: str) -> None:
         """See `ByteStore.delete`."""
-        try:
-            await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
-        except OSError as error:
-            raise _typed(error) from error
+        await asyncio.to_thread(self._delete, key)
 
     async def keys(self) -> AsyncIterator[list[str]]:
         """See `ByteStore.keys`."""
-        names = await asyncio.to_thread(os.listdir, self._directory)
-        found = sorted(name for name in names if _KEY.match(name) and not name.endswith(_DRAFT))
-        for at in range(0, len(found), _PORTION):
-            yield found[at : at + _PORTION]
+        names = await asyncio.to_thread(self._names)
+        for portion in _portions([name for name in names if not name.endswith(_DRAFT)]):
+            yield portion
 
-    async def sweep_drafts(self, *, silent_since: datetime | None) -> int:
-        """See `ByteStore.sweep_drafts`."""
-        return await asyncio.to_thread(self._sweep, silent_since)
+    async def drafts(self) -> AsyncIterator[list[str]]:
+        """See `ByteStore.drafts`."""
+        names = await asyncio.to_thread(self._names)
+        for portion in _portions([name.removesuffix(_DRAFT) for name in names if name.endswith(_DRAFT)]):
+            yield portion
+
+    def _names(self) -> list[str]:
+        # A file that is called otherwise is not ours.
+        return sorted(path.name for path in self._directory.iterdir() if _KEY.match(path.name))
+
+    def _delete(self, key: str) -> None:
+        path = self._path(key)
+        try:
+            path.unlink(missing_ok=True)
+            path.with_name(path.name + _DRAFT).unlink(missing_ok=True)
+        except OSError as error:
+            raise _typed(error) from error
 
     def _path(self, key: str) -> Path:
         if not _KEY.match(key) or key.endswith(_DRAFT):
@@ -84,19 +93,6 @@ class FilesystemStore:
             raise NotFound(kind="Image data", id=key) from None
         except OSError as error:
             raise _typed(error) from error
-
-    def _sweep(self, silent_since: datetime | None) -> int:
-        count = 0
-        for draft in self._directory.glob(f"*{_DRAFT}"):
-            try:
-                written = datetime.fromtimestamp(draft.stat().st_mtime, UTC)
-                if silent_since is not None and written >= silent_since:
-                    continue
-                draft.unlink()
-            except FileNotFoundError:
-                continue
-            count += 1
-        return count
 
 
 class _FileDraft:
@@ -201,6 +197,10 @@ class _Pieces:
     def _read(self, size: int) -> bytes:
         with self._lock:
             return b"" if self._descriptor is None else os.pread(self._descriptor, size, self._at)
+
+
+def _portions(names: list[str]) -> list[list[str]]:
+    return [names[at : at + _PORTION] for at in range(0, len(names), _PORTION)]
 
 
 def _check_room(directory: Path, keep_free: int) -> None:
