@@ -144,7 +144,7 @@ def GLANCE_ERRORS(failure: Failure) -> Face:
     head = f"{failure.status} {failure.title}"
     page = (
         f"<html>\n <head>\n  <title>{head}</title>\n </head>\n <body>\n  <h1>{head}</h1>\n"
-        f"  {html.escape(failure.sentence)}<br /><br />\n\n </body>\n</html>"
+        f"  {html.escape(failure.sentence, quote=False)}<br /><br />\n\n </body>\n</html>"
     )
     return Face(failure.status, page.encode(), "text/html; charset=UTF-8", failure.headers)
 

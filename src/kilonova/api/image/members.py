@@ -8,6 +8,7 @@ from kilonova.api.http.routing import Reply, Request
 from kilonova.api.http.views import Field, View
 from kilonova.api.image.api import api
 from kilonova.api.image.shared import ImageId, timestamp
+from kilonova.model.errors import BadRequest
 from kilonova.model.image import ImageMember, MemberStatus
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ class MemberCreate(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class MemberUpdate(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Body of ``PUT /images/{id}/members/{project}``."""
+    """Body of ``PUT /images/{id}/members/{project}``. The SDK repeats the project in it."""
 
     status: MemberStatus
+    member: str | None = None
 
 
 def _view(member: ImageMember) -> dict[str, Any]:
@@ -61,6 +63,8 @@ async def show_member(cloud: "Cloud", req: Request, image_id: ImageId, member_id
 @api.route("PUT", "/images/{image_id}/members/{member_id}")
 async def update_member(cloud: "Cloud", req: Request, image_id: ImageId, member_id: str, body: MemberUpdate) -> Reply:
     """Accept or reject an image that is shared with one's project."""
+    if body.member not in (None, member_id):
+        raise BadRequest("Invalid input for field/attribute member: it is not the project of the path.")
     return Reply(_view(await cloud.images.answer(req.ctx, image_id, member_id, body.status)))
 
 
