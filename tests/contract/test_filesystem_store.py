@@ -1,7 +1,5 @@
 """Bytes as files: the contract, and what is true of files only."""
 
-
-
 import stat
 from pathlib import Path
 

@@ -46,8 +46,12 @@ def openstack(cloud: RunningCloud) -> OpenStack:
     def run(*words: str, parse: bool = True, check: bool = True, timeout: float = 300) -> Any:
         command = [str(CLIENT), *words, *(["-f", "json"] if parse else [])]
         done = subprocess.run(command, env=cloud.environment(), capture_output=True, text=True, timeout=timeout)
-        if check:
-            assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+        if check and done.returncode != 0:
+            faults = [
+                (server["name"], server.get("fault"))
+                for server in cloud.client().compute("GET", "/servers/detail").json()["servers"]
+            ]
+            raise AssertionError(f"{' '.join(words)}: {done.stdout}{done.stderr} {faults}")
         return json.loads(done.stdout) if parse and done.returncode == 0 else done.stdout + done.stderr
 
     return run

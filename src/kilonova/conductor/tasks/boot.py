@@ -252,7 +252,7 @@ BOOT = TaskKind(
     steps=(
         Step("place", place, undo=unplace, deadline_s=60, tries=20),
         Step("plug", plug, undo=unplug, deadline_s=90),
-        Step("spawn", spawn, undo=destroy, deadline_s=900, tries=2),
+        Step("spawn", spawn, undo=destroy, deadline_s=900),
         Step("announce", announce),
     ),
     begin_again=begin_again,
