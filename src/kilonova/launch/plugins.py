@@ -17,8 +17,8 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, partial
 from importlib import metadata
 from typing import Any, cast
 
@@ -30,12 +30,21 @@ from kilonova.model.request_spec import PciRequest
 from kilonova.scheduler import filters as filters_room
 from kilonova.scheduler import weighers as weighers_room
 from kilonova.scheduler.decide import Rules, Weighted
-from kilonova.scheduler.drivers.base import SchedulerDriver
-from kilonova.scheduler.drivers.filter import FilterScheduler
+from kilonova.scheduler.drivers.base import SchedulerDriver, Setup
+from kilonova.scheduler.drivers.chance import ChanceScheduler
+from kilonova.scheduler.drivers.fake import FakeScheduler
+from kilonova.scheduler.drivers.filter import CachingScheduler, FilterScheduler
 from kilonova.scheduler.endpoint import SchedulerEndpoint
 from kilonova.scheduler.feed import StoreFeed
 from kilonova.scheduler.metrics import SchedulerMetrics
-from kilonova.scheduler.options import FilterSchedulerOptions, PciOptions, SchedulerOptions, ZoneOptions
+from kilonova.scheduler.options import (
+    FilterSchedulerOptions,
+    MetricsOptions,
+    PciOptions,
+    SchedulerOptions,
+    ZoneOptions,
+    ratios,
+)
 from kilonova.scheduler.plugin import EachHostFilter, EachHostWeigher, Filter, PerHostFilter, PerHostWeigher, Weigher
 from kilonova.store.engine import Store
 
@@ -44,6 +53,13 @@ WEIGHERS = "kilonova.weighers"
 SCHEDULERS = "kilonova.schedulers"
 
 ALL_WEIGHERS = "all_weighers"
+
+OWN_SCHEDULERS: Mapping[str, type] = {
+    "filter_scheduler": FilterScheduler,
+    "caching_scheduler": CachingScheduler,
+    "chance_scheduler": ChanceScheduler,
+    "fake_scheduler": FakeScheduler,
+}
 
 
 def build_scheduler(
@@ -55,16 +71,9 @@ def build_scheduler(
         ConfigError: names a filter, weigher or driver that is not there, and the nearest that is.
     """
     options = config.get(SchedulerOptions)
-    driver = _driver(config, options, ids)
+    setup = Setup(options, ids.chance, partial(build_rules, config))
+    driver: SchedulerDriver = find(SCHEDULERS, options.driver, OWN_SCHEDULERS).make(setup)
     return SchedulerEndpoint(StoreFeed(store), driver, clock, options, metrics)
-
-
-def _driver(config: Config, options: SchedulerOptions, ids: Ids) -> SchedulerDriver:
-    if options.driver == "filter_scheduler":
-        rules = build_rules(config)
-        return FilterScheduler(rules, ids.chance, doubtful_after_s=options.pending_doubtful_after)
-    driver: SchedulerDriver = find(SCHEDULERS, options.driver, {})()
-    return driver
 
 
 def build_rules(config: Config) -> Rules:
@@ -74,6 +83,8 @@ def build_rules(config: Config) -> Rules:
         ConfigError
     """
     options = config.get(FilterSchedulerOptions)
+    _check_ratios("[metrics] weight_setting", config.get(MetricsOptions).weight_setting)
+    _check_ratios("[filter_scheduler] image_props_weight_setting", options.image_props_weight_setting)
     scheduler = config.get(SchedulerOptions)
     return Rules(
         filters=tuple(load_filter(name, config) for name in options.enabled_filters),
@@ -83,6 +94,12 @@ def build_rules(config: Config) -> Rules:
         max_candidates=scheduler.max_candidates,
         pci_aliases=_aliases(config),
     )
+
+
+def _check_ratios(option: str, setting: Sequence[str]) -> None:
+    for text in setting:
+        if not ratios([text]):
+            raise ConfigError(f"{option}: '{text}' is not of the form name=number.")
 
 
 def _aliases(config: Config) -> Mapping[str, PciRequest]:

@@ -50,10 +50,16 @@ class SchedulerEndpoint(SchedulerAPI):
         self._options = options or SchedulerOptions()
         self._metrics = metrics or SchedulerMetrics()
         self._reading = asyncio.Lock()
-        self._is_fresh = False
+        self._read_at: float | None = None
+        self._metrics.watch_staleness(lambda: self.staleness_s)
         self._waiting: list[_Waiting] = []
         self._deciding: asyncio.Task[None] | None = None
         self._timer: asyncio.Task[None] | None = None
+
+    @property
+    def staleness_s(self) -> float:
+        """Seconds since the feed was last read: how old the table may be. Endless before it was read at all."""
+        return float("inf") if self._read_at is None else self._clock.monotonic() - self._read_at
 
     async def start(self) -> None:
         """Keep the table fresh from now on, also when nobody asks."""
@@ -93,9 +99,11 @@ class SchedulerEndpoint(SchedulerAPI):
                 # request.
                 batch, self._waiting = self._waiting, []
                 try:
-                    if self._driver.reads_feed_each_time or not self._is_fresh:
+                    if self._driver.reads_feed_each_time or self._read_at is None:
                         await self._read_feed()
-                except CloudError as error:
+                except Exception as error:
+                    if not isinstance(error, CloudError):
+                        log.exception("the feed of hosts cannot be taken in")
                     for waiting in batch:
                         if not waiting.answer.done():
                             waiting.answer.set_exception(error)
@@ -122,6 +130,7 @@ class SchedulerEndpoint(SchedulerAPI):
 
     async def _read_feed(self) -> None:
         async with self._reading:
+            at = self._clock.monotonic()
             page = await self._feed.read(
                 since=self.table.seq,
                 aggregates_version=self.table.aggregates.version,
@@ -129,7 +138,7 @@ class SchedulerEndpoint(SchedulerAPI):
             )
             self._metrics.read()
             self._take_in(page)
-            self._is_fresh = True
+            self._read_at = at
 
     def _take_in(self, page: FeedPage) -> None:
         table = self.table
@@ -154,6 +163,8 @@ class SchedulerEndpoint(SchedulerAPI):
                 await self._read_feed()
             except CloudError as error:
                 log.warning("the feed of hosts cannot be read; the table grows stale", cause=error.message)
+            except Exception:  # a row that cannot be understood must not end the refreshing of all others
+                log.exception("the feed of hosts cannot be taken in")
             await self._clock.sleep(self._options.refresh_interval)
 
     def _tell(self, choice: Choice) -> None:

@@ -1,8 +1,8 @@
 """Counters of the scheduler: how often it looked at the store, what it decided, and how long that took."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from kilonova.base.metrics import CollectorRegistry, Counter, Histogram, new_registry
+from kilonova.base.metrics import CollectorRegistry, Counter, Gauge, Histogram, new_registry
 from kilonova.model.request_spec import Choice
 
 _SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1)
@@ -27,8 +27,15 @@ class SchedulerMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._staleness = Gauge(
+            "kilonova_scheduler_staleness_seconds", "Time since the feed was last read.", registry=registry
+        )
         self.state_queries = 0
         """Looks at the feed so far."""
+
+    def watch_staleness(self, seconds: Callable[[], float]) -> None:
+        """Show how old the table may be."""
+        self._staleness.set_function(seconds)
 
     def read(self) -> None:
         """The feed was read."""

@@ -1,13 +1,31 @@
 """What a scheduler is, whichever way it chooses."""
 
-from typing import Protocol
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 from kilonova.model.request_spec import Choice, RequestSpec
+from kilonova.scheduler.decide import Rules
+from kilonova.scheduler.options import SchedulerOptions
 from kilonova.scheduler.table import HostTable
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a driver is made from."""
+
+    options: SchedulerOptions
+    rng: random.Random
+    load_rules: Callable[[], Rules]
+    """The filters and weighers as configured. Only for drivers that use them: a wrong name is an error."""
 
 
 class SchedulerDriver(Protocol):
     """Chooses hosts. Deducts what it chooses from the table; writes nothing else."""
+
+    @classmethod
+    def make(cls, setup: Setup) -> Self: ...
 
     @property
     def reads_feed_each_time(self) -> bool:
