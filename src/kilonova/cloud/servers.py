@@ -19,7 +19,16 @@ import msgspec.structs
 from kilonova.base.log import get_logger
 from kilonova.cloud.parts import Parts
 from kilonova.model.context import RequestContext
-from kilonova.model.errors import BadRequest, Conflict, InvalidState, NotFound, QuotaExceeded
+from kilonova.model.errors import (
+    BadRequest,
+    Conflict,
+    GuestNotFound,
+    HypervisorUnavailable,
+    InvalidState,
+    NotFound,
+    QuotaExceeded,
+    Unavailable,
+)
 from kilonova.model.flavor import Flavor
 from kilonova.model.image import Image
 from kilonova.model.network import Port
@@ -268,7 +277,12 @@ class Servers:
         server = await self._store.read(servers.get, server_id, project_id=self._scope(ctx))
         if server.host is None:
             raise Conflict(f"Instance {server_id} is not ready")
-        text = await self._compute(server.host).console_log(server_id, max_bytes=CONSOLE_BYTES)
+        try:
+            text = await self._compute(server.host).console_log(server_id, max_bytes=CONSOLE_BYTES)
+        except GuestNotFound:
+            raise Conflict(f"Instance {server_id} is not ready") from None
+        except HypervisorUnavailable as error:
+            raise Unavailable(f"The server's host cannot read the console log now: {error.detail}") from error
         if lines is None or lines < 0:
             return text
         return "\n".join(text.splitlines()[-lines:]) if lines else ""

@@ -36,12 +36,14 @@ async def reconcile(
     committed earlier still, so if they do not name it, it does not belong here. A guest looked for *after* they
     were read, and missing, is told with the record's own time: if the server changed since, it is not believed.
     """
-    before = await driver.list_guests()
+    before = {server_id: epochs.seen(server_id) for server_id in await driver.list_guests()}
     records = {record.server_id: record for record in await conductor.guests_of(host)}
     for record in records.values():
         epochs.learn(record.server_id, record.epoch)
     removed = [
-        server_id for server_id in before if server_id not in records and await _remove(driver, epochs, server_id)
+        server_id
+        for server_id, epoch in before.items()
+        if server_id not in records and await _remove(driver, epochs, server_id, epoch)
     ]
     after = await driver.list_guests()
     tracker.observe(after.values())
@@ -56,9 +58,9 @@ async def reconcile(
     return Reconciled(tuple(removed), tuple(observation.server_id for observation in different))
 
 
-async def _remove(driver: VirtDriver, epochs: Epochs, server_id: str) -> bool:
+async def _remove(driver: VirtDriver, epochs: Epochs, server_id: str, epoch: int) -> bool:
     try:
-        async with epochs.enter(server_id, epochs.seen(server_id)):
+        async with epochs.enter(server_id, epoch):
             await driver.destroy(server_id)
     except StaleEpoch:
         return False  # a command came for it meanwhile: it is wanted after all

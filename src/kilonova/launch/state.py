@@ -45,7 +45,12 @@ class StateDir:
         self.root.chmod(0o755)
         for path in (self.logs, self.images, self.secrets):
             path.mkdir(exist_ok=True)
-        self.secrets.chmod(0o700)
+        # Guests' user data and passwords pass through the database and may be named in logs.
+        for path in (self.logs, self.images, self.secrets):
+            path.chmod(0o700)
+        database = self.root / "kilonova.sqlite"
+        database.touch(mode=0o600)
+        database.chmod(0o600)
 
     @contextmanager
     def owned(self) -> Iterator[None]:

@@ -133,6 +133,8 @@ class Engine(Generic[S]):
                     leased = await self._lease(room)
                 except Unavailable as error:
                     log.warning("cannot look for due tasks", cause=str(error))
+                except Exception:  # this loop is the only one that begins work: it outlives any fault of the database
+                    log.exception("cannot look for due tasks")
             for task in leased:
                 self._launch(task)
             if len(leased) < room or room <= 0:
@@ -176,19 +178,22 @@ class Engine(Generic[S]):
     async def _renew_forever(self) -> None:
         while True:
             await self._clock.sleep(self._options.lease_s / 3)
-            until = self._clock.now() + timedelta(seconds=self._options.lease_s)
-            if not self._running:
+            # Only what is really in hand: a task whose worker broke down must pass on to another.
+            held = dict(self._running)
+            if not held:
                 continue
-            held = set(self._running)
+            until = self._clock.now() + timedelta(seconds=self._options.lease_s)
             try:
-                mine = await self._store.run(tasks.renew, owner=self.owner, until=until)
+                mine = await self._store.run(tasks.renew, owner=self.owner, task_ids=held.keys(), until=until)
             except Unavailable as error:
                 log.warning("cannot renew leases", cause=str(error))
                 continue
-            for task_id in held - mine:
-                running = self._running.get(task_id)
-                if running is not None and not running.done():
-                    running.cancel()
+            except Exception:
+                log.exception("cannot renew leases")
+                continue
+            for task_id in held.keys() - mine:
+                if self._running.get(task_id) is held[task_id]:
+                    held[task_id].cancel()
 
     # ---- one task -----------------------------------------------------------------------------------
 

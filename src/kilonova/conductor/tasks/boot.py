@@ -216,6 +216,7 @@ def begin_again(run: Run[Hands], failure: Failure) -> Mapping[str, Any] | None:
         return None
     payload = {key: value for key, value in run.payload.items() if key != "host"}
     payload["excluded"] = [*payload.get("excluded", ()), failure.host]
+    payload["earlier"] = msgspec.to_builtins(failure)
     return payload
 
 
@@ -226,11 +227,12 @@ def failed(run: Run[Hands], failure: Failure) -> Write:
 def _give_up(tx: Tx, *, run: Run[Hands], failure: Failure, at: datetime) -> None:
     if failure.facts.get("explanation"):
         decisions.add(tx, _decision(run.subject, run.request_id, run.attempt, None, failure.facts["explanation"], at))
-    tried = run.payload.get("excluded", ())
-    if failure.code == NoValidHost.code and tried:
-        message = f"{failure.message} The build was tried and failed before, on {len(tried)} host(s)."
-    else:
-        message = failure.message
+    message = failure.message
+    earlier = run.payload.get("earlier")
+    if failure.code == NoValidHost.code and earlier:
+        # That no further host was left is not the cause: what happened on the last one is.
+        failure = msgspec.convert(earlier, Failure)
+        message = f"{failure.message} No other host could take the server."
     break_server(tx, run.subject, failure, message=message, attempt=run.attempt, task_id=run.task_id, at=at)
 
 

@@ -138,9 +138,9 @@ def _task(row: Any) -> Task:
     )
 
 
-def renew(tx: Tx, *, owner: str, until: datetime) -> set[str]:
-    """Prolong every lease of `owner`; the ids of the tasks that are still its own."""
-    mine = sa.and_(_t.lease_owner == owner, _t.outcome.is_(None))
+def renew(tx: Tx, *, owner: str, task_ids: Collection[str], until: datetime) -> set[str]:
+    """Prolong the leases of `owner` on these tasks; the ids of those that are still its own."""
+    mine = sa.and_(_t.id.in_(task_ids), _t.lease_owner == owner, _t.outcome.is_(None))
     tx.execute(sa.update(tasks).where(mine).values(lease_until=until))
     return {row.id for row in tx.execute(sa.select(_t.id).where(mine))}
 
