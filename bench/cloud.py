@@ -207,6 +207,9 @@ instances = -1
 cores = -1
 ram = -1
 port = -1
+
+[network]
+flat_cidr = 10.240.0.0/16
 """
 
 
