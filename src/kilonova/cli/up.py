@@ -54,16 +54,16 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    _, colon, port = options.listen.rpartition(":")
-    if not colon or not port.isdigit():
-        print(f"--listen {options.listen}: give ADDRESS:PORT, as in 127.0.0.1:8774.", file=sys.stderr)
-        return 2
     state = StateDir(args.state.resolve())
-    state.prepare()
+    state.prepare(database=True)
     log.set_up(state.logs, debug=args.debug)
 
     async def until_stopped() -> int:
-        cloud = EmbeddedCloud(state, options, config)
+        try:
+            cloud = EmbeddedCloud(state, options, config)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGINT, signal.SIGTERM):

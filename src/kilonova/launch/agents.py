@@ -1,28 +1,24 @@
-"""Build the agents of one host: compute and network, on real parts or simulated ones."""
+"""The agents of hosts: compute and network, on real parts or simulated ones. Nothing here knows a database."""
 
+import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import httpx
 
-from kilonova.base.clock import Clock
-from kilonova.base.config import Config
-from kilonova.base.ids import Ids
 from kilonova.base.log import bind, get_logger
 from kilonova.compute.agent import ComputeAgent
 from kilonova.compute.endpoint import ComputeEndpoint
 from kilonova.compute.options import ComputeOptions
 from kilonova.compute.tracker import Tracker
-from kilonova.launch.state import StateDir
+from kilonova.launch.process import Process
 from kilonova.model.epochs import Epochs
+from kilonova.model.errors import CloudError
 from kilonova.network.agent import NetworkAgent
 from kilonova.network.fake import FakeNetworkAgent
-from kilonova.rpc.client import RpcClient
 from kilonova.rpc.server import RpcServer
-from kilonova.rpc.transports.base import Transport
 from kilonova.rpcapi.compute import ComputeAPI
-from kilonova.rpcapi.conductor import ConductorAPI, ConductorClient
 from kilonova.rpcapi.network import NetworkAPI
 from kilonova.virt.driver import VirtDriver
 from kilonova.virt.fake.driver import FakeDriver, FakeOptions
@@ -31,48 +27,89 @@ from kilonova.virt.image_cache import ImageCache, ImageCacheOptions
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What every agent is handed: the queue, time and chance, options, and where the APIs are."""
+COMPUTE, NETWORK = "compute", "network"
 
-    transport: Transport
-    rpc: RpcClient
-    clock: Clock
-    ids: Ids
-    config: Config
-    state: StateDir
-    metadata_secret: str
-    api_url: str
+
+class Agents:
+    """The agents of the hosts that one process stands for: one real host, or any number of simulated ones."""
+
+    def __init__(
+        self,
+        process: Process,
+        virt: str,
+        hosts: Sequence[str],
+        *,
+        api_url: str,
+        services: Collection[str] = (COMPUTE, NETWORK),
+    ) -> None:
+        """
+        Args:
+            virt: ``libvirt`` or ``fake``.
+            api_url: where guests' questions for metadata are answered.
+            services: which of the two agents.
+        """
+        self.virt = virt
+        self.hosts = [
+            _make_host(process, host, virt, services=services, api_url=api_url, alone=len(hosts) == 1) for host in hosts
+        ]
+        self._process = process
+
+    async def join(self) -> None:
+        """Start one host after the other; one that cannot start is tried again until it can."""
+        readiness = self._process.readiness
+        readiness.wait_for("hosts", f"{len(self.hosts)} to come")
+        for agents in self.hosts:
+            while True:
+                try:
+                    await agents.start()
+                except CloudError as error:
+                    readiness.wait_for("hosts", f"{agents.host}: {error.message}")
+                    log.error("host cannot start; it is tried again", host=agents.host, cause=error.message)
+                    await self._process.clock.sleep(5)
+                else:
+                    log.info("host is up", host=agents.host, virt=self.virt)
+                    break
+        readiness.is_up("hosts")
+
+    async def stop(self) -> None:
+        """Finish what is in hand, then let go; guests and their networks stay."""
+        await asyncio.gather(*(agents.stop() for agents in self.hosts))
 
 
 @dataclass
 class HostAgents:
-    """The two agents of one host, and their ends of the queue."""
+    """The agents of one host, and their ends of the queue."""
 
     host: str
-    compute: ComputeAgent
-    network: NetworkAgent | FakeNetworkAgent
-    servers: list[RpcServer]
-    clean_up: Callable[[], Awaitable[None]]
-    """Removes what the hypervisor driver keeps running for guests, once there are none."""
+    compute: ComputeAgent | None
+    network: "Network | None"
+    servers: Sequence[RpcServer]
+    _started: bool = False
 
     async def start(self) -> None:
         """Networks first: guests that start again need their bridges. Commands are taken last."""
-        with bind(service="network", host=self.host):
-            await self.network.start()
-        with bind(service="compute", host=self.host):
-            await self.compute.start()
+        if self.network is not None:
+            with bind(service=NETWORK, host=self.host):
+                await self.network.start()
+        if self.compute is not None:
+            with bind(service=COMPUTE, host=self.host):
+                await self.compute.start()
         for server in self.servers:
             await server.start()
-        with bind(service="compute", host=self.host):
-            self.compute.run()
+        if self.compute is not None:
+            with bind(service=COMPUTE, host=self.host):
+                self.compute.run()
+        self._started = True
 
     async def stop(self) -> None:
         """Finish what is in hand, then let go; guests and their networks stay."""
-        for server in self.servers:
-            await server.stop(drain_s=5.0)
-        await self.compute.stop()
-        await self.network.close()
+        if not self._started:
+            return
+        await asyncio.gather(*(server.stop(drain_s=4.0) for server in self.servers))
+        if self.compute is not None:
+            await self.compute.stop()
+        if self.network is not None:
+            await self.network.close()
 
 
 def choose_virt(virt: str) -> str:
@@ -82,44 +119,34 @@ def choose_virt(virt: str) -> str:
     return "libvirt" if shutil.which("libvirtd") and shutil.which("qemu-system-x86_64") else "fake"
 
 
-def build_host(around: Surroundings, host: str, virt: str) -> HostAgents:
-    """The agents of `host`, not started."""
-    conductor = ConductorClient(around.rpc.target_of(ConductorAPI))
-    agent_id = around.ids.uuid()
-    epochs, tracker = Epochs(), Tracker()
-    if virt == "fake":
-        driver, network, clean_up = _fake_parts(around, host)
-    else:
-        driver, network, clean_up = _libvirt_parts(around, host, conductor)
-        # The same state directory is the same host: an agent that was killed is followed by itself.
-        agent_id = around.state.stable_id(f"hosts/{host}/agent-id", agent_id)
-    compute = ComputeAgent(
-        host,
-        agent_id,
-        driver,
-        conductor,
-        tracker,
-        epochs,
-        around.clock,
-        around.config.get(ComputeOptions),
-    )
-    ends: list[tuple[type, object]] = [
-        (ComputeAPI, ComputeEndpoint(host, driver, tracker, epochs)),
-        (NetworkAPI, network),
-    ]
+def _make_host(
+    process: Process, host: str, virt: str, *, services: Collection[str], api_url: str, alone: bool
+) -> HostAgents:
+    ends: list[tuple[type, object]] = []
+    conductor = process.calls.conductor
+    compute: ComputeAgent | None = None
+    network: Network | None = None
+    if COMPUTE in services:
+        driver = _driver(process, host, virt)
+        agent_id = process.ids.uuid()
+        if alone:
+            # The same state directory is the same host: an agent that was killed is followed by itself.
+            agent_id = process.state.stable_id(f"hosts/{host}/agent-id", agent_id)
+        epochs, tracker = Epochs(), Tracker()
+        options = process.config.get(ComputeOptions)
+        compute = ComputeAgent(host, agent_id, driver, conductor, tracker, epochs, process.clock, options)
+        ends.append((ComputeAPI, ComputeEndpoint(host, driver, tracker, epochs)))
+    if NETWORK in services:
+        network = FakeNetworkAgent() if virt == "fake" else _network(process, host, api_url)
+        ends.append((NetworkAPI, network))
     servers = [
-        RpcServer(around.transport, protocol=protocol, endpoint=endpoint, host=host, clock=around.clock)
+        RpcServer(process.transport, protocol=protocol, endpoint=endpoint, host=host, clock=process.clock)
         for protocol, endpoint in ends
     ]
-    return HostAgents(host, compute, network, servers, clean_up)
+    return HostAgents(host, compute, network, servers)
 
 
 Network = NetworkAgent | FakeNetworkAgent
-Parts = tuple[VirtDriver, Network, Callable[[], Awaitable[None]]]
-
-
-async def _nothing() -> None:
-    return None
 
 
 def _http_client() -> httpx.AsyncClient:
@@ -127,26 +154,30 @@ def _http_client() -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=60, trust_env=False)
 
 
-def _fake_parts(around: Surroundings, host: str) -> Parts:
-    options = around.config.get(FakeOptions)
-    file = around.state.host(host) / "guests.json"
-    return FakeDriver(host, options, around.clock, around.ids, file=file), FakeNetworkAgent(), _nothing
+def _owner(process: Process, host: str) -> str:
+    """Marks what is ours on this machine."""
+    return process.state.stable_id(f"hosts/{host}/owner", process.ids.uuid())
 
 
-def _libvirt_parts(around: Surroundings, host: str, conductor: ConductorAPI) -> Parts:
+def _driver(process: Process, host: str, virt: str) -> VirtDriver:
+    directory, config = process.state.host(host), process.config
+    if virt == "fake":
+        return FakeDriver(host, config.get(FakeOptions), process.clock, process.ids, file=directory / "guests.json")
     # Imported where it is chosen: libvirt is not installed where only the fake driver is used.
     from kilonova.virt.libvirt.driver import LibvirtDriver, LibvirtOptions
 
-    directory = around.state.host(host)
-    owner = around.state.stable_id(f"hosts/{host}/owner", around.ids.uuid())
-    images = ImageCache(directory / "image-cache", _http_client, around.clock, around.config.get(ImageCacheOptions))
-    driver = LibvirtDriver(host, directory, around.config.get(LibvirtOptions), images, around.clock, owner=owner)
-    network = NetworkAgent(
-        host,
-        directory / "network",
-        conductor,
-        table=f"kilonova_{owner[:8]}",
-        api_url=around.api_url,
-        secret=around.metadata_secret,
+    images = ImageCache(directory / "image-cache", _http_client, process.clock, config.get(ImageCacheOptions))
+    return LibvirtDriver(
+        host, directory, config.get(LibvirtOptions), images, process.clock, owner=_owner(process, host)
     )
-    return driver, network, driver.stop_daemons
+
+
+def _network(process: Process, host: str, api_url: str) -> NetworkAgent:
+    return NetworkAgent(
+        host,
+        process.state.host(host) / "network",
+        process.calls.conductor,
+        table=f"kilonova_{_owner(process, host)[:8]}",
+        api_url=api_url,
+        secret=process.state.secret("metadata"),
+    )

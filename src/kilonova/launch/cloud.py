@@ -16,7 +16,6 @@ from kilonova.api.network.resources import api as network_api
 from kilonova.api.operations.routes import metrics_api, readiness_api
 from kilonova.base.clock import Clock
 from kilonova.base.config import Config
-from kilonova.base.ids import Ids
 from kilonova.cloud.accounts import Accounts
 from kilonova.cloud.cloud import Cloud
 from kilonova.cloud.flavors import Flavors
@@ -27,16 +26,15 @@ from kilonova.cloud.metadata import Metadata
 from kilonova.cloud.networks import NetworkOptions, Networks
 from kilonova.cloud.parts import Parts
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
-from kilonova.cloud.readiness import Readiness
 from kilonova.cloud.servers import Servers
 from kilonova.identity.service import Identity, IdentityOptions
 from kilonova.images.backends.filesystem import FilesystemStore
 from kilonova.images.options import ImageOptions
 from kilonova.images.references import ImageReferences
 from kilonova.images.tickets import Tickets
-from kilonova.launch.calls import Calls
 from kilonova.launch.credentials import write_credentials
-from kilonova.launch.options import UpOptions
+from kilonova.launch.options import ApiOptions
+from kilonova.launch.process import Process
 from kilonova.launch.state import StateDir, write_private
 from kilonova.store.engine import Store
 from kilonova.store.queries import identity as identity_rows
@@ -55,17 +53,17 @@ APIS: tuple[Api, ...] = (
 )
 
 
-async def build_cloud(
-    state: StateDir, options: UpOptions, config: Config, store: Store, clock: Clock, ids: Ids, calls: Calls, url: str
-) -> Cloud:
-    """Every use case; at first start also the first user, the credentials' files, and a network for everybody."""
+async def build_cloud(process: Process, store: Store, url: str) -> Cloud:
+    """Every use case; at first start also the first user, the credentials' files, and a network for everybody.
+
+    Args:
+        url: where this machine reaches the API; goes into the credentials' files.
+    """
+    state, config, clock, ids = process.state, process.config, process.clock, process.ids
     policy = CloudPolicy.load(config.get(PolicyOptions), clock=clock)
-    parts = Parts(store, policy, clock, ids, calls.bell)
+    parts = Parts(store, policy, clock, ids, process.calls.bell)
     identity = Identity(store, clock, ids, config.get(IdentityOptions), _token_key(state))
-    password = await identity.bootstrap()
-    if password is not None:
-        write_private(state.secrets / "admin-password", password)
-    write_credentials(state, url, (state.secrets / "admin-password").read_text().strip(), options.region)
+    await _first_user(process, identity, url)
     image_options = config.get(ImageOptions)
     files = FilesystemStore(state.images, keep_free=image_options.keep_free_mib * 1024**2)
     images = Images(parts, files, Tickets(state.secret("image-tickets")), image_options)
@@ -77,15 +75,26 @@ async def build_cloud(
         parts=parts,
         identity=identity,
         accounts=Accounts(parts, identity),
-        servers=Servers(parts, calls.compute),
+        servers=Servers(parts, process.calls.compute),
         flavors=Flavors(parts),
         keypairs=KeyPairs(parts),
         hosts=Hosts(parts),
         images=images,
         networks=networks,
         metadata=Metadata(parts, state.secret("metadata")),
-        readiness=Readiness(),
+        readiness=process.readiness,
     )
+
+
+async def _first_user(process: Process, identity: Identity, url: str) -> None:
+    """Make the administrator once a cloud; only the machine that did so knows the generated password."""
+    state = process.state
+    kept = state.secrets / "admin-password"
+    password = await identity.bootstrap()
+    if password is not None:
+        write_private(kept, password)
+    if kept.exists():
+        write_credentials(state, url, kept.read_text().strip(), process.config.get(ApiOptions).region)
 
 
 def image_references(state: StateDir, url: str, config: Config, store: Store, clock: Clock) -> ImageReferences:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from kilonova.base.clock import Clock
 from kilonova.base.log import get_logger
+from kilonova.launch.process import Process
 from kilonova.model.errors import CloudError
 from kilonova.rpcapi.conductor import ConductorAPI
 
@@ -52,3 +53,17 @@ class Heartbeats:
                 except CloudError as error:
                     log.warning("heartbeat was not heard", service_name=service, cause=error.message)
             await self._clock.sleep(self._every_s)
+
+
+def start_heartbeats(process: Process, services: Sequence[str], *, every_s: float) -> None:
+    """Beat for `services` every `every_s` seconds until the process ends."""
+    beats = Heartbeats(
+        process.calls.conductor,
+        process.clock,
+        services,
+        host=process.host,
+        agent_id=process.ids.uuid(),
+        every_s=every_s,
+    )
+    beats.start()
+    process.at_end(beats.stop)

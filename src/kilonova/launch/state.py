@@ -39,8 +39,12 @@ class StateDir:
         """Where the agents of host `name` keep what is theirs."""
         return self.root / "hosts" / name
 
-    def prepare(self) -> None:
-        """Make the directories. The root is searchable, for QEMU runs as a user of its own; secrets are private."""
+    def prepare(self, *, database: bool = False) -> None:
+        """Make the directories. The root is searchable, for QEMU runs as a user of its own; secrets are private.
+
+        Args:
+            database: also the file of the embedded database, so that nobody else can read it from the start.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o755)
         for path in (self.logs, self.images, self.secrets):
@@ -48,23 +52,27 @@ class StateDir:
         # Guests' user data and passwords pass through the database and may be named in logs.
         for path in (self.logs, self.images, self.secrets):
             path.chmod(0o700)
-        database = self.root / "kilonova.sqlite"
-        database.touch(mode=0o600)
-        database.chmod(0o600)
+        if database:
+            file = self.root / "kilonova.sqlite"
+            file.touch(mode=0o600)
+            file.chmod(0o600)
 
     @contextmanager
-    def owned(self) -> Iterator[None]:
-        """Own this directory while the process lives.
+    def owned(self, part: str = "") -> Iterator[None]:
+        """Own this directory, or `part` of it, while the process lives.
 
         Raises:
             StateInUse
         """
-        lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        (self.root / part).mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.root / part / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
-            raise StateInUse(f"Another kilonova runs with --state {self.root}. Stop it, or choose another.") from None
+            raise StateInUse(
+                f"Another kilonova runs on {self.root / part}. Stop it, or choose another place."
+            ) from None
         try:
             os.ftruncate(lock, 0)
             os.write(lock, str(os.getpid()).encode())
