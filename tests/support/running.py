@@ -24,6 +24,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def login_of(state: Path) -> dict[str, str]:
+    """The ``auth`` of the administrator in the ``clouds.yaml`` of a state directory."""
+    clouds = yaml.safe_load((state / "clouds.yaml").read_text())
+    auth: dict[str, str] = clouds["clouds"]["kilonova"]["auth"]
+    return auth
+
+
+def environment_for(state: Path) -> dict[str, str]:
+    """Environment in which the standard clients find the cloud of a state directory."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
+    return plain | {"OS_CLIENT_CONFIG_FILE": str(state / "clouds.yaml"), "OS_CLOUD": "kilonova"}
+
+
 class RunningCloud:
     """One ``kilonova up`` on its own state directory."""
 
@@ -92,14 +105,11 @@ class RunningCloud:
     @property
     def credentials(self) -> dict[str, str]:
         """The ``auth`` of the administrator in ``clouds.yaml``."""
-        clouds = yaml.safe_load((self.state / "clouds.yaml").read_text())
-        auth: dict[str, str] = clouds["clouds"]["kilonova"]["auth"]
-        return auth
+        return login_of(self.state)
 
     def environment(self) -> dict[str, str]:
         """Environment in which the standard clients find this cloud."""
-        plain = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
-        return plain | {"OS_CLIENT_CONFIG_FILE": str(self.state / "clouds.yaml"), "OS_CLOUD": "kilonova"}
+        return environment_for(self.state)
 
     def client(self, **login: Any) -> Client:
         """A plain HTTP client, logged in; as administrator unless told otherwise."""

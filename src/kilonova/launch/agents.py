@@ -49,9 +49,7 @@ class Agents:
             services: which of the two agents.
         """
         self.virt = virt
-        self.hosts = [
-            _make_host(process, host, virt, services=services, api_url=api_url, alone=len(hosts) == 1) for host in hosts
-        ]
+        self.hosts = [_make_host(process, host, virt, services=services, api_url=api_url) for host in hosts]
         self._process = process
 
     async def join(self) -> None:
@@ -119,19 +117,15 @@ def choose_virt(virt: str) -> str:
     return "libvirt" if shutil.which("libvirtd") and shutil.which("qemu-system-x86_64") else "fake"
 
 
-def _make_host(
-    process: Process, host: str, virt: str, *, services: Collection[str], api_url: str, alone: bool
-) -> HostAgents:
+def _make_host(process: Process, host: str, virt: str, *, services: Collection[str], api_url: str) -> HostAgents:
     ends: list[tuple[type, object]] = []
     conductor = process.calls.conductor
     compute: ComputeAgent | None = None
     network: Network | None = None
     if COMPUTE in services:
         driver = _driver(process, host, virt)
-        agent_id = process.ids.uuid()
-        if alone:
-            # The same state directory is the same host: an agent that was killed is followed by itself.
-            agent_id = process.state.stable_id(f"hosts/{host}/agent-id", agent_id)
+        # The same state directory is the same host: an agent that was killed is followed by itself.
+        agent_id = process.state.stable_id(f"hosts/{host}/agent-id", process.ids.uuid())
         epochs, tracker = Epochs(), Tracker()
         options = process.config.get(ComputeOptions)
         compute = ComputeAgent(host, agent_id, driver, conductor, tracker, epochs, process.clock, options)

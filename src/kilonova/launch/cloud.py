@@ -62,7 +62,9 @@ async def build_cloud(process: Process, store: Store, url: str) -> Cloud:
     state, config, clock, ids = process.state, process.config, process.clock, process.ids
     policy = CloudPolicy.load(config.get(PolicyOptions), clock=clock)
     parts = Parts(store, policy, clock, ids, process.calls.bell)
-    identity = Identity(store, clock, ids, config.get(IdentityOptions), _token_key(state))
+    identity = Identity(
+        store, clock, ids, config.get(IdentityOptions), state.secret("token-key", Fernet.generate_key().decode).encode()
+    )
     await _first_user(process, identity, url)
     image_options = config.get(ImageOptions)
     files = FilesystemStore(state.images, keep_free=image_options.keep_free_mib * 1024**2)
@@ -101,13 +103,6 @@ def image_references(state: StateDir, url: str, config: Config, store: Store, cl
     """How the conductor tells agents where an image is."""
     tickets = Tickets(state.secret("image-tickets"))
     return ImageReferences(store, tickets, clock, config.get(ImageOptions), api_url=lambda: url)
-
-
-def _token_key(state: StateDir) -> bytes:
-    path = state.secrets / "token-key"
-    if not path.exists():
-        write_private(path, Fernet.generate_key().decode())
-    return path.read_bytes().strip()
 
 
 def _routes() -> list[str]:

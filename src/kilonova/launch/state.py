@@ -2,10 +2,10 @@
 
 import fcntl
 import os
-import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 
@@ -80,20 +80,28 @@ class StateDir:
         finally:
             os.close(lock)
 
-    def secret(self, name: str) -> str:
+    def secret(self, name: str, make: Callable[[], str] = partial(secrets.token_urlsafe, 32)) -> str:
         """The secret called `name`; made of fresh chance when first asked for, mode 600."""
-        path = self.secrets / name
-        if not path.exists():
-            write_private(path, secrets.token_urlsafe(32))
-        return path.read_text().strip()
+        return _once(self.secrets / name, make)
 
     def stable_id(self, name: str, make: str) -> str:
         """An id that stays the same from run to run: `make` is taken the first time."""
-        path = self.root / name
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_private(path, make)
-        return path.read_text().strip()
+        return _once(self.root / name, lambda: make)
+
+
+def _once(path: Path, make: Callable[[], str]) -> str:
+    """What stands in `path`; if nothing does, what `make` makes. Of processes that ask together all get the same."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        write_private(draft, make())
+        try:
+            os.link(draft, path)  # unlike rename, this fails where another process was first
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()
 
 
 def write_private(path: Path, text: str) -> None:
