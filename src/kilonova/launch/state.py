@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 
@@ -80,9 +79,9 @@ class StateDir:
         finally:
             os.close(lock)
 
-    def secret(self, name: str, make: Callable[[], str] = partial(secrets.token_urlsafe, 32)) -> str:
+    def secret(self, name: str, make: Callable[[], str] | None = None) -> str:
         """The secret called `name`; made of fresh chance when first asked for, mode 600."""
-        return _once(self.secrets / name, make)
+        return _once(self.secrets / name, make or (lambda: secrets.token_urlsafe(32)))
 
     def stable_id(self, name: str, make: str) -> str:
         """An id that stays the same from run to run: `make` is taken the first time."""
