@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from functools import partial
 
 from cryptography.fernet import Fernet
 
@@ -53,11 +54,16 @@ APIS: tuple[Api, ...] = (
 )
 
 
-async def build_cloud(process: Process, store: Store, url: str) -> Cloud:
+SWEEP_S = 300.0
+"""Seconds between two looks for uploads that died and bytes that nobody needs."""
+
+
+async def build_cloud(process: Process, store: Store, url: str, *, alone: bool) -> Cloud:
     """Every use case; at first start also the first user, the credentials' files, and a network for everybody.
 
     Args:
         url: where this machine reaches the API; goes into the credentials' files.
+        alone: no other process serves this cloud, so uploads that an earlier run began are dead.
     """
     state, config, clock, ids = process.state, process.config, process.clock, process.ids
     policy = CloudPolicy.load(config.get(PolicyOptions), clock=clock)
@@ -69,7 +75,8 @@ async def build_cloud(process: Process, store: Store, url: str) -> Cloud:
     image_options = config.get(ImageOptions)
     files = FilesystemStore(state.images, keep_free=image_options.keep_free_mib * 1024**2)
     images = Images(parts, files, Tickets(state.secret("image-tickets")), image_options)
-    await images.sweep(alone=True)
+    await images.sweep(alone=alone)
+    process.repeat("api.images", SWEEP_S, partial(images.sweep, alone=False))
     networks = Networks(parts, config.get(NetworkOptions))
     [project] = await store.read(identity_rows.find, "project", name="admin", domain_id="default")
     await networks.ensure_default(project["id"], _routes())

@@ -100,14 +100,17 @@ async def start_scheduler(process: Process, store: Store) -> None:
     await process.serve(SchedulerAPI, endpoint)
 
 
-async def start_api(process: Process, store: Store, listen: Address) -> Cloud:
+async def start_api(process: Process, store: Store, listen: Address, *, alone: bool) -> Cloud:
     """Make the use cases, and answer HTTP on `listen`.
+
+    Args:
+        alone: no other API serves this cloud.
 
     Raises:
         OSError: the address to listen on cannot be had.
     """
     config = process.config
-    cloud = await build_cloud(process, store, listen.url)
+    cloud = await build_cloud(process, store, listen.url, alone=alone)
     http = HttpServer(
         make_app(APIS, cloud, config.get(HttpOptions)), listen.host, listen.port, config.get(ServerOptions)
     )

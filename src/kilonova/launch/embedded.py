@@ -57,7 +57,7 @@ class EmbeddedCloud:
         await process.open()
         await start_conductor(process, store, api_url=self.url, alone=True)
         await start_scheduler(process, store)
-        self.cloud = await start_api(process, store, self.listen)
+        self.cloud = await start_api(process, store, self.listen, alone=True)
         beat_s = process.config.get(LivenessOptions).report_interval
         start_heartbeats(process, ("api", "conductor", "scheduler"), every_s=beat_s)
         self._joining = asyncio.create_task(self.agents.join(), name="launch.hosts")

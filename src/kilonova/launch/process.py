@@ -1,5 +1,6 @@
 """What every process of a cloud has: a queue, a name, time and chance, options, and an orderly end."""
 
+import asyncio
 import contextlib
 import platform
 from collections.abc import Awaitable, Callable
@@ -7,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from kilonova.base.clock import Clock, SystemClock
 from kilonova.base.config import Config
 from kilonova.base.ids import Ids, SystemIds
-from kilonova.base.log import get_logger
+from kilonova.base.log import get_logger, set_service
 from kilonova.cloud.readiness import Readiness
 from kilonova.launch.calls import Calls
 from kilonova.launch.state import StateDir
-from kilonova.model.errors import Unavailable
+from kilonova.model.errors import CloudError, Unavailable
 from kilonova.rpc.client import RpcClient
 from kilonova.rpc.server import RpcServer
 from kilonova.rpc.transports.base import Transport
@@ -78,6 +79,28 @@ class Process:
         await server.start()
         self.servers.append(server)
         self.at_end(server.stop)
+
+    def repeat(self, name: str, every_s: float, work: Callable[[], Awaitable[object]]) -> None:
+        """Do `work` every `every_s` seconds until the end, whatever becomes of each time."""
+
+        async def forever() -> None:
+            set_service(name.partition(".")[0])
+            while True:
+                await self.clock.sleep(every_s)
+                try:
+                    await work()
+                except CloudError as error:
+                    log.warning("periodic work failed", work=name, cause=error.message)
+                except Exception:
+                    log.exception("periodic work failed", work=name)
+
+        task = asyncio.create_task(forever(), name=name)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self.at_end(end)
 
     async def until_there(self, what: str, reach: Callable[[], Awaitable[None]]) -> None:
         """Try `reach` until it works: services of one cloud are started in any order."""

@@ -100,7 +100,7 @@ class ServiceProcess:
         if "scheduler" in self.services:
             await control.start_scheduler(process, store)
         if "api" in self.services:
-            await control.start_api(process, store, self._listen)
+            await control.start_api(process, store, self._listen, alone=False)
 
     async def _start_agents(self, services: Sequence[str]) -> None:
         process, options = self.process, self.config.get(ComputeServiceOptions)
