@@ -41,9 +41,7 @@ class Machine:
 
     def run(self, *command: str, check: bool = True, timeout: float = 60) -> str:
         """Run a command there; what it printed."""
-        done = subprocess.run(
-            [*self.enter, *command], capture_output=True, text=True, timeout=timeout, check=False
-        )
+        done = subprocess.run([*self.enter, *command], capture_output=True, text=True, timeout=timeout, check=False)
         if check and done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout

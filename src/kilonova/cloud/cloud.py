@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kilonova.cloud.accounts import Accounts
+from kilonova.cloud.aggregates import Aggregates
 from kilonova.cloud.flavors import Flavors
 from kilonova.cloud.hosts import Hosts
 from kilonova.cloud.images import Images
@@ -11,6 +12,7 @@ from kilonova.cloud.metadata import Metadata
 from kilonova.cloud.networks import Networks
 from kilonova.cloud.parts import Parts
 from kilonova.cloud.readiness import Readiness
+from kilonova.cloud.server_groups import ServerGroups
 from kilonova.cloud.servers import Servers
 from kilonova.identity.service import Identity
 
@@ -23,6 +25,8 @@ class Cloud:
     identity: Identity
     accounts: Accounts
     servers: Servers
+    server_groups: ServerGroups
+    aggregates: Aggregates
     flavors: Flavors
     keypairs: KeyPairs
     hosts: Hosts

@@ -8,7 +8,7 @@ import base64
 import binascii
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -33,10 +33,11 @@ from kilonova.model.flavor import Flavor
 from kilonova.model.image import Image
 from kilonova.model.network import Port
 from kilonova.model.server import Page, RequestedNetwork, Server, ServerAction, ServerFilter, ServerOrder
+from kilonova.model.server_group import ServerGroupRecord
 from kilonova.model.states import RULES, PowerState, Rule, TaskState, VMState
 from kilonova.model.task import StepRecord
 from kilonova.rpcapi.compute import ComputeAPI
-from kilonova.store.queries import aggregates, flavors, hosts, images, keypairs, ports, quotas, servers, tasks
+from kilonova.store.queries import aggregates, flavors, groups, hosts, images, keypairs, ports, quotas, servers, tasks
 from kilonova.store.transactions import Tx
 
 log = get_logger(__name__)
@@ -173,6 +174,7 @@ class Servers:
             admin_password=request.admin_password or ids.secret(9),
             at=self._parts.clock.now(),
             config_drive=self._force_config_drive if request.config_drive is None else request.config_drive,
+            default_zone=self._default_zone,
         )
         made = await self._store.run(_create, ctx, request, plan)
         self._parts.bell.ring("conductor")
@@ -346,6 +348,7 @@ class _Plan:
     admin_password: str
     at: datetime
     config_drive: bool
+    default_zone: str
 
 
 def _create(tx: Tx, ctx: RequestContext, request: ServerRequest, plan: _Plan) -> list[Server]:
@@ -354,13 +357,14 @@ def _create(tx: Tx, ctx: RequestContext, request: ServerRequest, plan: _Plan) ->
     key = None
     if request.key_name is not None:
         key = _or_bad_request(partial(keypairs.get, tx, ctx.user_id, request.key_name), "Invalid key_name provided.")
-    zone, force_host = _zone(tx, request)
+    zone, force_host = _zone(tx, request, plan.default_zone)
     limit = quotas.limits(tx, ctx.project_id).get("metadata_items", quotas.UNLIMITED)
     if limit != quotas.UNLIMITED and len(request.metadata) > limit:
         raise QuotaExceeded(resource="metadata_items", limit=limit, used=0, asked=len(request.metadata))
     if request.requested_host is not None:
         _or_bad_request(partial(hosts.id_of, tx, request.requested_host), f"No host {request.requested_host}.")
     networks = ports.resolve_requested(tx, ctx.project_id, request.networks)
+    group = _group(tx, ctx, request.scheduler_hints)
     count = _take_quota(tx, ctx.project_id, flavor, request)
     order = ServerOrder(
         networks=networks,
@@ -408,6 +412,8 @@ def _create(tx: Tx, ctx: RequestContext, request: ServerRequest, plan: _Plan) ->
             }
         )
     servers.insert(tx, rows)
+    if group is not None:
+        _join(tx, ctx, group, plan.ids[:count])
     for server_id, task_id in zip(plan.ids[:count], plan.task_ids, strict=False):
         tasks.insert(
             tx,
@@ -420,6 +426,27 @@ def _create(tx: Tx, ctx: RequestContext, request: ServerRequest, plan: _Plan) ->
         )
         _record_action(tx, ctx, server_id, "create", task_id, plan.at)
     return [servers.get(tx, server_id) for server_id in plan.ids[:count]]
+
+
+def _group(tx: Tx, ctx: RequestContext, hints: Mapping[str, Any]) -> ServerGroupRecord | None:
+    """The server group that the hint ``group`` names."""
+    group_id = hints.get("group")
+    if group_id is None:
+        return None
+    group: ServerGroupRecord = _or_bad_request(
+        partial(groups.get, tx, str(group_id), project_id=None if ctx.is_admin else ctx.project_id),
+        f"Instance group {group_id} could not be found.",
+    )
+    return group
+
+
+def _join(tx: Tx, ctx: RequestContext, group: ServerGroupRecord, server_ids: Sequence[str]) -> None:
+    limit = quotas.limits(tx, ctx.project_id).get("server_group_members", quotas.UNLIMITED)
+    if limit != quotas.UNLIMITED and len(group.members) + len(server_ids) > limit:
+        raise QuotaExceeded(
+            resource="server_group_members", limit=limit, used=len(group.members), asked=len(server_ids)
+        )
+    groups.add_members(tx, group.id, server_ids)
 
 
 def _flavor(tx: Tx, ctx: RequestContext, request: ServerRequest) -> Flavor:
@@ -466,9 +493,11 @@ def _or_bad_request(look: Callable[[], Any], message: str) -> Any:
         raise BadRequest(message) from None
 
 
-def _zone(tx: Tx, request: ServerRequest) -> tuple[str | None, str | None]:
+def _zone(tx: Tx, request: ServerRequest, default_zone: str) -> tuple[str | None, str | None]:
     """The zone, and the host to force (``zone:host``)."""
     zone, _, rest = (request.availability_zone or "").partition(":")
+    if zone not in ("", default_zone) and zone not in aggregates.zone_of_hosts(tx).values():
+        raise BadRequest("The requested availability zone is not available")
     host = rest.partition(":")[0]
     if host:
         _or_bad_request(partial(hosts.id_of, tx, host), f"No host {host}.")

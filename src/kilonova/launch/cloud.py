@@ -6,7 +6,7 @@ from functools import partial
 
 from cryptography.fernet import Fernet
 
-from kilonova.api.compute import flavors, hosts, keypairs, server_actions, servers
+from kilonova.api.compute import aggregates, flavors, hosts, keypairs, server_actions, server_groups, servers
 from kilonova.api.compute.api import api as compute_api
 from kilonova.api.http.routing import Api
 from kilonova.api.identity import resources as identity_resources
@@ -18,6 +18,7 @@ from kilonova.api.operations.routes import metrics_api, readiness_api
 from kilonova.base.clock import Clock
 from kilonova.base.config import Config
 from kilonova.cloud.accounts import Accounts
+from kilonova.cloud.aggregates import Aggregates
 from kilonova.cloud.cloud import Cloud
 from kilonova.cloud.flavors import Flavors
 from kilonova.cloud.hosts import Hosts
@@ -27,6 +28,7 @@ from kilonova.cloud.metadata import Metadata
 from kilonova.cloud.networks import NetworkOptions, Networks
 from kilonova.cloud.parts import Parts
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
+from kilonova.cloud.server_groups import ServerGroups
 from kilonova.cloud.servers import Servers
 from kilonova.identity.service import Identity, IdentityOptions
 from kilonova.images.backends.filesystem import FilesystemStore
@@ -41,7 +43,7 @@ from kilonova.store.engine import Store
 from kilonova.store.queries import identity as identity_rows
 
 # Importing a module of an API registers its routes.
-_ROUTES = (flavors, hosts, keypairs, server_actions, servers, identity_resources)
+_ROUTES = (aggregates, flavors, hosts, keypairs, server_actions, server_groups, servers, identity_resources)
 
 APIS: tuple[Api, ...] = (
     identity_api,
@@ -85,6 +87,8 @@ async def build_cloud(process: Process, store: Store, url: str, *, alone: bool) 
         identity=identity,
         accounts=Accounts(parts, identity),
         servers=Servers(parts, process.calls.compute),
+        server_groups=ServerGroups(parts),
+        aggregates=Aggregates(parts),
         flavors=Flavors(parts),
         keypairs=KeyPairs(parts),
         hosts=Hosts(parts),

@@ -17,11 +17,11 @@ from kilonova.conductor.hands import Hands
 from kilonova.model.errors import NoValidHost
 from kilonova.model.metadata import InstanceFacts
 from kilonova.model.network_plans import PortPlan
-from kilonova.model.request_spec import Choice, RequestSpec
+from kilonova.model.request_spec import Choice, RequestSpec, ServerGroup
 from kilonova.model.server import Decision, Fault, Server
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.model.task import Failure
-from kilonova.store.queries import allocations, decisions, facts, hosts, ports, servers
+from kilonova.store.queries import allocations, decisions, facts, groups, hosts, ports, servers
 from kilonova.store.transactions import Tx
 from kilonova.tasks.kinds import Run, Step, TaskKind, Write
 
@@ -38,8 +38,7 @@ FINAL = frozenset({"host.guest_rejected", "host.image_unusable", "not_found", "s
 
 
 async def place(run: Run[Hands]) -> Write:
-    server = await run.services.store.read(servers.get, run.subject)
-    spec = request_spec(server, excluded=tuple(run.payload.get("excluded", ())))
+    server, spec = await run.services.store.read(_wanted, run.subject, tuple(run.payload.get("excluded", ())))
     [choice] = await run.services.scheduler.select(spec)
     if not choice.candidates:
         raise NoValidHost(
@@ -52,7 +51,38 @@ async def place(run: Run[Hands]) -> Write:
     )
 
 
-def request_spec(server: Server, *, excluded: tuple[str, ...]) -> RequestSpec:
+def _wanted(tx: Tx, server_id: str, excluded: tuple[str, ...]) -> tuple[Server, RequestSpec]:
+    server = servers.get(tx, server_id)
+    named = _named_by_hints(server.order.scheduler_hints)
+    spec = request_spec(
+        server,
+        excluded=excluded,
+        group=groups.of_server(tx, server_id),
+        hosts_of_servers=groups.hosts_of_servers(tx, named, project_id=server.project_id) if named else {},
+    )
+    return server, spec
+
+
+def _named_by_hints(hints: Mapping[str, Any]) -> list[str]:
+    """The servers that ``same_host`` and ``different_host`` name: each a server's id or a list of them."""
+    named: list[str] = []
+    for hint in ("same_host", "different_host"):
+        value = hints.get(hint, ())
+        named += [str(one) for one in ([value] if isinstance(value, str) else value)]
+    return named[:MAX_NAMED]
+
+
+MAX_NAMED = 200
+"""Servers that hints may name: bounds the length of a query."""
+
+
+def request_spec(
+    server: Server,
+    *,
+    excluded: tuple[str, ...] = (),
+    group: ServerGroup | None = None,
+    hosts_of_servers: Mapping[str, str] = {},
+) -> RequestSpec:
     """What the scheduler needs to know of a server."""
     flavor, order = server.flavor, server.order
     return RequestSpec(
@@ -74,6 +104,8 @@ def request_spec(server: Server, *, excluded: tuple[str, ...]) -> RequestSpec:
         requested_host=order.requested_host,
         scheduler_hints=order.scheduler_hints,
         excluded_hosts=excluded,
+        group=group,
+        hosts_of_servers=dict(hosts_of_servers),
     )
 
 
@@ -93,6 +125,7 @@ def _claim(
         server_id=server.id,
         candidates=[(candidate.host_id, candidate.host) for candidate in choice.candidates],
         amounts=spec.amounts(),
+        group=spec.group,
     )
     ports.allocate_for_server(
         tx,

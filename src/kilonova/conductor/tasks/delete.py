@@ -13,7 +13,7 @@ from kilonova.conductor.tasks.boot import break_server
 from kilonova.model.server import Server
 from kilonova.model.states import PowerState, VMState
 from kilonova.model.task import Failure
-from kilonova.store.queries import allocations, ports, quotas, servers, services
+from kilonova.store.queries import allocations, groups, ports, quotas, servers, services
 from kilonova.store.transactions import Tx
 from kilonova.tasks.kinds import Run, Step, TaskKind, Write
 
@@ -58,6 +58,7 @@ def _erase(tx: Tx, *, server_id: str, task_id: str, at: datetime) -> None:
     if server is None:
         return
     allocations.release(tx, server_id=server_id)
+    groups.forget_server(tx, server_id)
     ports.release_for_server(tx, server_id)
     quotas.give_back(tx, server.project_id, server.flavor.quota())
     servers.become(

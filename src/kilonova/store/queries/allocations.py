@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 
 from kilonova.model.errors import ClaimLost
-from kilonova.store.queries import hosts
+from kilonova.model.request_spec import ServerGroup
+from kilonova.store.queries import groups, hosts
 from kilonova.store.tables.hosts import allocations, inventories
 from kilonova.store.transactions import Tx
 
@@ -22,14 +23,23 @@ _TAKE = _OF_HOST.where(_inv.used + _AMOUNT <= (_inv.total - _inv.reserved) * _in
 _RETURN = _OF_HOST.values(used=_inv.used - _AMOUNT)
 _HELD = sa.select(_al.host_id, _al.resource_class, _al.used).where(_al.server_id == sa.bindparam("server"))
 _ALLOCATE = sa.insert(allocations)
+_FORGET = sa.delete(allocations).where(_al.server_id == sa.bindparam("server"))
 
 
 def claim_first(
-    tx: Tx, *, server_id: str, candidates: Sequence[tuple[int, str]], amounts: Mapping[str, int]
+    tx: Tx,
+    *,
+    server_id: str,
+    candidates: Sequence[tuple[int, str]],
+    amounts: Mapping[str, int],
+    group: ServerGroup | None = None,
 ) -> tuple[int, str]:
     """Claim on the first of `candidates` (pairs of host id and name) that still has room; which one it was.
 
     A server that already holds a claim keeps it: claiming twice has the effect of once.
+
+    Args:
+        group: whose rule must still be kept there.
 
     Raises:
         ClaimLost: none of them has room any more.
@@ -43,6 +53,9 @@ def claim_first(
     short = ""
     for host_id, name in candidates:
         lost = _try_claim(tx, server_id=server_id, host_id=host_id, amounts=amounts)
+        if lost is None and group is not None and not groups.claim(tx, group, server_id=server_id, host_id=host_id):
+            _drop(tx, server_id)
+            lost = f"another server of group {group.id}"
         if lost is None:
             hosts.touch(tx, [host_id])
             return host_id, name
@@ -81,16 +94,24 @@ def _give_back(tx: Tx, host_id: int, amounts: Mapping[str, int]) -> None:
 
 def release(tx: Tx, *, server_id: str) -> None:
     """Give back all that a server holds. Holding nothing is not an error."""
+    groups.release(tx, server_id)
+    touched = _drop(tx, server_id)
+    if touched:
+        hosts.touch(tx, touched)
+
+
+def _drop(tx: Tx, server_id: str) -> list[int]:
+    """Give back a server's amounts; the hosts where it held some."""
     rows = tx.execute(_HELD, {"server": server_id}).all()
     if not rows:
-        return
-    tx.execute(sa.delete(allocations).where(_al.server_id == server_id))
+        return []
+    tx.execute(_FORGET, {"server": server_id})
     by_host: dict[int, dict[str, int]] = {}
     for row in rows:
         by_host.setdefault(row.host_id, {})[row.resource_class] = row.used
     for host_id, amounts in sorted(by_host.items()):
         _give_back(tx, host_id, amounts)
-    hosts.touch(tx, sorted(by_host))
+    return sorted(by_host)
 
 
 def of_server(tx: Tx, server_id: str) -> dict[int, dict[str, int]]:
