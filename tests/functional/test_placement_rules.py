@@ -259,3 +259,62 @@ def test_members_see_nothing_of_aggregates(cloud: RunningCloud, admin: Client) -
     everywhere = admin.compute("GET", "/os-server-groups?all_projects=True").json()["server_groups"]
     assert mine in [g["id"] for g in everywhere]
     assert member.compute("GET", "/os-server-groups?all_projects=True").status_code == 403
+
+
+def ask(admin: Client, **question: object) -> dict[str, object]:
+    answer = admin.compute("POST", "/kilonova-what-if", json={"what_if": question})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, object] = answer.json()["what_if"]
+    return found
+
+
+def test_what_if_says_where_servers_would_go_and_takes_nothing(
+    admin: Client, image_id: str, flavor_id: str, made: list[str]
+) -> None:
+    before = admin.compute("GET", "/os-hypervisors/detail", headers={"OpenStack-API-Version": "compute 2.87"}).json()
+    # 16 CPUs times 4 and 64 GiB less 512 MiB on each of three hosts: by memory, 7 servers of 8 GiB fit on each.
+    big = admin.flavor("big", ram=8192, disk=1)
+    found = ask(admin, flavorRef=big, imageRef=image_id)
+    assert (found["fits"], found["is_all"]) == (21, True)
+    assert found["hosts"] == dict.fromkeys(HOSTS, 7)
+    assert "MiB" in str(found["missing_for_more"])
+    # Asked twice, answered twice the same; and what is really booted goes where it said.
+    again = ask(admin, flavorRef=big, imageRef=image_id)
+    assert again["fits"] == 21
+    [server] = boot(admin, image_id, big, made, "real")
+    assert host_of(server) == again["host"]
+    assert ask(admin, flavorRef=big, imageRef=image_id)["fits"] == 20
+    admin.compute("DELETE", f"/servers/{made[0]}")
+    admin.wait_gone(made.pop())
+    after = admin.compute("GET", "/os-hypervisors/detail", headers={"OpenStack-API-Version": "compute 2.87"}).json()
+    used = [(h["hypervisor_hostname"], h["memory_mb_used"], h["vcpus_used"]) for h in before["hypervisors"]]
+    assert used == [(h["hypervisor_hostname"], h["memory_mb_used"], h["vcpus_used"]) for h in after["hypervisors"]]
+
+
+def test_what_if_follows_groups_zones_and_hosts(admin: Client, flavor_id: str) -> None:
+    apart = group(admin, "anti-affinity")
+    assert ask(admin, flavorRef=flavor_id, scheduler_hints={"group": apart})["fits"] == 3
+    assert set(ask(admin, flavorRef=flavor_id, host="fake-0002", most=5)["hosts"]) == {"fake-0002"}  # type: ignore[call-overload]
+    capped = ask(admin, flavorRef=flavor_id, most=5)
+    assert (capped["fits"], capped["is_all"]) == (5, False)
+    giant = admin.flavor("giant", vcpus=999)
+    nowhere = ask(admin, flavorRef=giant)
+    assert nowhere["host"] is None and nowhere["fits"] == 0 and nowhere["explanation"]["missing"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [{}, {"flavorRef": "none"}, {"flavorRef": "x", "most": 0}, {"flavorRef": "x", "most": 5000}, {"flavorRef": 1}],
+)
+def test_a_what_if_that_cannot_be_answered(admin: Client, question: dict[str, object]) -> None:
+    assert admin.compute("POST", "/kilonova-what-if", json={"what_if": question}).status_code == 400
+
+
+def test_decisions_are_shown_to_administrators(admin: Client, image_id: str, flavor_id: str, made: list[str]) -> None:
+    [server] = boot(admin, image_id, flavor_id, made, "told")
+    [decision] = admin.compute("GET", f"/servers/{server['id']}/kilonova-decisions").json()["decisions"]
+    assert decision["host"] == host_of(server) == decision["explanation"]["chosen"][0]
+    assert [step[0] for step in decision["explanation"]["filters"]][:2] == ["", "ComputeFilter"]
+    assert decision["request_id"].startswith("req-")
+    missing = "11111111-2222-3333-4444-555555555555"
+    assert admin.compute("GET", f"/servers/{missing}/kilonova-decisions").status_code == 404

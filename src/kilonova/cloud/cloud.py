@@ -11,6 +11,7 @@ from kilonova.cloud.keypairs import KeyPairs
 from kilonova.cloud.metadata import Metadata
 from kilonova.cloud.networks import Networks
 from kilonova.cloud.parts import Parts
+from kilonova.cloud.placement import Placement
 from kilonova.cloud.readiness import Readiness
 from kilonova.cloud.server_groups import ServerGroups
 from kilonova.cloud.servers import Servers
@@ -27,6 +28,7 @@ class Cloud:
     servers: Servers
     server_groups: ServerGroups
     aggregates: Aggregates
+    placement: Placement
     flavors: Flavors
     keypairs: KeyPairs
     hosts: Hosts

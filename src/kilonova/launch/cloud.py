@@ -6,7 +6,7 @@ from functools import partial
 
 from cryptography.fernet import Fernet
 
-from kilonova.api.compute import aggregates, flavors, hosts, keypairs, server_actions, server_groups, servers
+from kilonova.api.compute import aggregates, flavors, hosts, keypairs, placement, server_actions, server_groups, servers
 from kilonova.api.compute.api import api as compute_api
 from kilonova.api.http.routing import Api
 from kilonova.api.identity import resources as identity_resources
@@ -27,6 +27,7 @@ from kilonova.cloud.keypairs import KeyPairs
 from kilonova.cloud.metadata import Metadata
 from kilonova.cloud.networks import NetworkOptions, Networks
 from kilonova.cloud.parts import Parts
+from kilonova.cloud.placement import Placement
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
 from kilonova.cloud.server_groups import ServerGroups
 from kilonova.cloud.servers import Servers
@@ -43,7 +44,7 @@ from kilonova.store.engine import Store
 from kilonova.store.queries import identity as identity_rows
 
 # Importing a module of an API registers its routes.
-_ROUTES = (aggregates, flavors, hosts, keypairs, server_actions, server_groups, servers, identity_resources)
+_ROUTES = (aggregates, flavors, hosts, keypairs, placement, server_actions, server_groups, servers, identity_resources)
 
 APIS: tuple[Api, ...] = (
     identity_api,
@@ -89,6 +90,7 @@ async def build_cloud(process: Process, store: Store, url: str, *, alone: bool) 
         servers=Servers(parts, process.calls.compute),
         server_groups=ServerGroups(parts),
         aggregates=Aggregates(parts),
+        placement=Placement(parts, process.calls.scheduler),
         flavors=Flavors(parts),
         keypairs=KeyPairs(parts),
         hosts=Hosts(parts),

@@ -130,3 +130,22 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     server_id: str
     candidates: tuple[Candidate, ...]
     explanation: Explanation
+
+
+class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
+    """Where servers would go now, and how many: tried on the scheduler's table, claimed nowhere."""
+
+    version: str = "1.0"
+    first: Choice
+    """The answer for the first of them."""
+    hosts: dict[str, int] = {}
+    """Host to how many of them would go there."""
+    is_all: bool = True
+    """False: it was not tried how many more would fit."""
+    last: Explanation | None = None
+    """Why no further one fits, if that was found."""
+
+    @property
+    def fits(self) -> int:
+        """How many would find a host."""
+        return sum(self.hosts.values())

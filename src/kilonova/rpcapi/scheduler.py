@@ -1,11 +1,12 @@
 """How conductors ask for hosts.
 
 1.0  select, refresh
+1.1  what_if
 """
 
 from typing import ClassVar, Protocol
 
-from kilonova.model.request_spec import Choice, RequestSpec
+from kilonova.model.request_spec import Choice, RequestSpec, WhatIf
 from kilonova.rpc.client import Target
 
 
@@ -13,7 +14,7 @@ class SchedulerAPI(Protocol):
     """Any scheduler can answer; none of them writes."""
 
     topic: ClassVar[str] = "scheduler"
-    version: ClassVar[str] = "1.0"
+    version: ClassVar[str] = "1.1"
     quiet: ClassVar[frozenset[str]] = frozenset({"refresh"})
 
     async def select(self, spec: RequestSpec) -> list[Choice]:
@@ -21,6 +22,10 @@ class SchedulerAPI(Protocol):
 
         A choice without candidates means: no valid host; its explanation says why.
         """
+        ...
+
+    async def what_if(self, spec: RequestSpec, *, most: int) -> WhatIf:
+        """Where up to `most` servers such as `spec` asks for would go now. Nothing is taken."""
         ...
 
     async def refresh(self) -> None:
@@ -37,6 +42,10 @@ class SchedulerClient(SchedulerAPI):
     async def select(self, spec: RequestSpec) -> list[Choice]:
         choices: list[Choice] = await self._target.call("select", spec=spec, deadline_s=30, returns=list[Choice])
         return choices
+
+    async def what_if(self, spec: RequestSpec, *, most: int) -> WhatIf:
+        found: WhatIf = await self._target.call("what_if", spec=spec, most=most, deadline_s=30, returns=WhatIf)
+        return found
 
     async def refresh(self) -> None:
         await self._target.fanout("refresh")

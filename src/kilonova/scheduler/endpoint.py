@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from kilonova.base.clock import Clock
 from kilonova.base.log import get_logger
 from kilonova.model.errors import CloudError
-from kilonova.model.request_spec import Choice, RequestSpec
+from kilonova.model.request_spec import Choice, RequestSpec, WhatIf
 from kilonova.rpcapi.scheduler import SchedulerAPI
 from kilonova.scheduler.drivers.base import SchedulerDriver
 from kilonova.scheduler.feed import Feed, FeedPage
 from kilonova.scheduler.metrics import SchedulerMetrics
 from kilonova.scheduler.options import SchedulerOptions
 from kilonova.scheduler.table import HostTable
+from kilonova.scheduler.what_if import MOST_TRIED, try_out
 
 log = get_logger(__name__)
 
@@ -86,6 +87,11 @@ class SchedulerEndpoint(SchedulerAPI):
         for choice in choices:  # here, and not where it is decided: the request's id is in this task's context
             self._tell(choice)
         return choices
+
+    async def what_if(self, spec: RequestSpec, *, most: int) -> WhatIf:
+        await self._read_feed()
+        # In one go: nobody else may meet what is only tried.
+        return try_out(self._driver, self.table, spec, most=min(most, MOST_TRIED), now=self._clock.monotonic)
 
     async def refresh(self) -> None:
         await self._read_feed()

@@ -17,7 +17,8 @@ from kilonova.conductor.hands import Hands
 from kilonova.model.errors import NoValidHost
 from kilonova.model.metadata import InstanceFacts
 from kilonova.model.network_plans import PortPlan
-from kilonova.model.request_spec import Choice, RequestSpec, ServerGroup
+from kilonova.model.placing import named_by_hints, request_spec
+from kilonova.model.request_spec import Choice, RequestSpec
 from kilonova.model.server import Decision, Fault, Server
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.model.task import Failure
@@ -53,60 +54,19 @@ async def place(run: Run[Hands]) -> Write:
 
 def _wanted(tx: Tx, server_id: str, excluded: tuple[str, ...]) -> tuple[Server, RequestSpec]:
     server = servers.get(tx, server_id)
-    named = _named_by_hints(server.order.scheduler_hints)
+    named = named_by_hints(server.order.scheduler_hints)
     spec = request_spec(
-        server,
-        excluded=excluded,
-        group=groups.of_server(tx, server_id),
-        hosts_of_servers=groups.hosts_of_servers(tx, named, project_id=server.project_id) if named else {},
-    )
-    return server, spec
-
-
-def _named_by_hints(hints: Mapping[str, Any]) -> list[str]:
-    """The servers that ``same_host`` and ``different_host`` name: each a server's id or a list of them."""
-    named: list[str] = []
-    for hint in ("same_host", "different_host"):
-        value = hints.get(hint, ())
-        named += [str(one) for one in ([value] if isinstance(value, str) else value)]
-    return named[:MAX_NAMED]
-
-
-MAX_NAMED = 200
-"""Servers that hints may name: bounds the length of a query."""
-
-
-def request_spec(
-    server: Server,
-    *,
-    excluded: tuple[str, ...] = (),
-    group: ServerGroup | None = None,
-    hosts_of_servers: Mapping[str, str] = {},
-) -> RequestSpec:
-    """What the scheduler needs to know of a server."""
-    flavor, order = server.flavor, server.order
-    return RequestSpec(
-        server_ids=(server.id,),
+        [server.id],
         project_id=server.project_id,
         user_id=server.user_id,
-        flavor_name=flavor.name,
-        flavor_id=flavor.id,
-        vcpus=flavor.vcpus,
-        memory_mib=flavor.memory_mib,
-        root_gib=flavor.root_gib,
-        ephemeral_gib=flavor.ephemeral_gib,
-        swap_mib=flavor.swap_mib,
-        extra_specs=flavor.extra_specs,
+        flavor=server.flavor,
         image_id=server.image_id,
-        image_properties=order.image_properties,
-        availability_zone=order.availability_zone,
-        force_host=order.force_host,
-        requested_host=order.requested_host,
-        scheduler_hints=order.scheduler_hints,
-        excluded_hosts=excluded,
-        group=group,
-        hosts_of_servers=dict(hosts_of_servers),
+        order=server.order,
+        excluded=excluded,
+        group=groups.of_server(tx, server_id),
+        hosts_of_servers=groups.hosts_of_servers(tx, named, project_id=server.project_id) if named else None,
     )
+    return server, spec
 
 
 def _claim(

@@ -8,7 +8,6 @@ weighers' business and take nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -99,37 +98,36 @@ _FORGET = sa.delete(server_group_members).where(_m.server_id == sa.bindparam("se
 # ---- for the scheduler ------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
-def _group_of() -> sa.Select[Any]:
-    joined = server_groups.join(server_group_members, _m.group_id == _g.id)
-    return (
-        sa.select(_g.id, _g.policy, _g.max_server_per_host)
-        .select_from(joined)
-        .where(_m.server_id == sa.bindparam("server"))
-    )
-
-
-@lru_cache(maxsize=1)
-def _hosts_of_members() -> sa.Select[Any]:
-    joined = server_group_members.join(servers, servers.c.id == _m.server_id)
-    return (
-        sa.select(servers.c.id, servers.c.host)
-        .select_from(joined)
-        .where(_m.group_id == sa.bindparam("group"), servers.c.host.is_not(None), servers.c.deleted_at.is_(None))
-    )
+_GROUP_OF = sa.select(_m.group_id).where(_m.server_id == sa.bindparam("server"))
+_HOSTS_OF_MEMBERS = (
+    sa.select(servers.c.id, servers.c.host)
+    .select_from(server_group_members.join(servers, servers.c.id == _m.server_id))
+    .where(_m.group_id == sa.bindparam("group"), servers.c.host.is_not(None), servers.c.deleted_at.is_(None))
+)
 
 
 def of_server(tx: Tx, server_id: str) -> ServerGroup | None:
     """The group that a server belongs to, with the hosts of the other members."""
-    row = tx.execute(_group_of(), {"server": server_id}).first()
-    if row is None:
-        return None
-    members = {
-        member.id: member.host
-        for member in tx.execute(_hosts_of_members(), {"group": row.id})
-        if member.id != server_id
-    }
-    return ServerGroup(id=row.id, policy=row.policy, max_server_per_host=row.max_server_per_host, members=members)
+    group_id = tx.execute(_GROUP_OF, {"server": server_id}).scalar()
+    return None if group_id is None else for_scheduling(tx, group_id, besides=server_id)
+
+
+def for_scheduling(tx: Tx, group_id: str, *, besides: str = "") -> ServerGroup:
+    """A group, with the hosts of its members but one.
+
+    Raises:
+        NotFound
+    """
+    group = select_rows(tx, server_groups, {"id": group_id}).first()
+    if group is None:
+        raise NotFound(kind="Instance group", id=group_id)
+    rows = tx.execute(_HOSTS_OF_MEMBERS, {"group": group_id})
+    return ServerGroup(
+        id=group.id,
+        policy=group.policy,
+        max_server_per_host=group.max_server_per_host,
+        members={row.id: row.host for row in rows if row.id != besides},
+    )
 
 
 def hosts_of_servers(tx: Tx, server_ids: Sequence[str], *, project_id: str) -> Mapping[str, str]:
