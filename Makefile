@@ -85,6 +85,7 @@ bench: setup
 	@mkdir -p build/bench
 	@$(BIN)/python bench/cloud.py --json build/bench/cloud.json
 	@$(BIN)/python bench/rpc.py --json build/bench/rpc.json
+	@$(BIN)/kilonova bench scheduler --json build/bench/scheduler.json
 
 # --- Checking it -----------------------------------------------------------------------------------------
 

@@ -29,7 +29,12 @@ def add_parser(subparsers: Any) -> None:
         description="Show the stored decisions of the scheduler for one server: the filters and how many hosts each "
         "left, the scores of the best hosts, the host chosen, and what was missing if there was none.",
     )
-    parser.add_argument("server", metavar="SERVER", help="a server's id")
+    parser.add_argument("server", metavar="SERVER", nargs="?", help="a server's id")
+    parser.add_argument(
+        "--what-if",
+        metavar="flavor=NAME[,image=NAME][,zone=NAME][,host=NAME][,project=ID][,hint=NAME:VALUE][,most=N]",
+        help="instead: where such a server would go now, and how many more would fit; claims nothing",
+    )
     parser.add_argument("--state", type=Path, default=Path("var"), metavar="DIR", help="state directory (default: var)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a decision")
     parser.set_defaults(run=run)
@@ -37,6 +42,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the decisions; 1 if there are none, 2 if the question cannot be answered."""
+    if args.what_if:
+        from kilonova.cli import what_if
+
+        return what_if.run(args)
+    if args.server is None:
+        print("Give a server's id, or --what-if flavor=NAME.", file=sys.stderr)
+        return 2
     # The store is heavy, and help must be quick: hence imported here.
     from kilonova.store.engine import Store
     from kilonova.store.queries import decisions

@@ -1,71 +1,19 @@
-"""What a scheduling decision costs: decisions a second, how long the slow ones take, CPU time, memory.
+"""A cloud and its users, made up: hosts, aggregates, a mixed stream of requests, and an account of what was given away.
 
-    python bench/scheduler.py [--hosts 100,1000,10000,100000] [--filters classic|default|few] [--seconds 5] [--json]
-
-The stream is mixed: flavors from 1 to 16 CPUs, zones or none, images with and without properties, projects
-with hosts of their own, server groups, hints, extra specs. Each decision is deducted from the table; every
-`FEED` decisions, the feed confirms the oldest claims, ends as many servers as were placed (so that the cloud stays as
-full as it is), and tells of hosts that changed. What the feed costs is in the figures.
-
-`double_booked` is counted apart from the scheduler, with plain numbers: servers chosen for a host that had no
-room for them.
+Flavors from 1 to 16 CPUs, zones or none, images with and without properties, projects with hosts of their own,
+server groups, hints, extra specs. All of it comes from one seeded source of chance.
 """
 
-import argparse
-import gc
-import json
 import random
-import resource
-import sys
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from kilonova.base.config import Config
-from kilonova.launch.plugins import build_rules
 from kilonova.model.host import AggregateState, HostState, PciPool
 from kilonova.model.request_spec import RequestSpec, ServerGroup
-from kilonova.scheduler.drivers.filter import FilterScheduler
-from kilonova.scheduler.table import HostTable
-
-CLASSIC = (
-    "AllHostsFilter",
-    "ImagePropertiesFilter",
-    "AvailabilityZoneFilter",
-    "ComputeCapabilitiesFilter",
-    "AggregateInstanceExtraSpecsFilter",
-    "ComputeFilter",
-    "AggregateCoreFilter",
-    "IsolatedHostsFilter",
-    "JsonFilter",
-    "AggregateRamFilter",
-    "AggregateDiskFilter",
-    "NumInstancesFilter",
-    "AggregateNumInstancesFilter",
-    "IoOpsFilter",
-    "AggregateIoOpsFilter",
-    "PciPassthroughFilter",
-    "SimpleCIDRAffinityFilter",
-    "DifferentHostFilter",
-    "SameHostFilter",
-    "RetryFilter",
-    "AggregateTypeAffinityFilter",
-    "ServerGroupAntiAffinityFilter",
-    "ServerGroupAffinityFilter",
-    "AggregateMultiTenancyIsolation",
-    "AggregateImagePropertiesIsolation",
-    "MetricsFilter",
-    "NUMATopologyFilter",
-)
-FEW = ("ComputeFilter", "AvailabilityZoneFilter", "CoreFilter", "RamFilter", "DiskFilter")
-
-FEED = 64
-"""Decisions between two pages of the feed."""
 
 ZONES, RACKS = 4, 40
 
@@ -236,102 +184,3 @@ class Account:
             self._changed(host, spec, -1)
             touched.add(host)
         return [self.states[host] for host in touched if self.states[host].seq > since], claimed
-
-
-def measure(count: int, filters: Sequence[str], seconds: float) -> dict[str, Any]:
-    """Decide for `seconds` on `count` hosts."""
-    rng = random.Random(42)
-    config = Config(
-        overrides={
-            "filter_scheduler": {"enabled_filters": tuple(filters)} if filters else {},
-            "metrics": {"weight_setting": ("cpu.percent=-1.0",)},
-            "pci": {"alias": '[{"name": "gpu", "vendor_id": "10de", "product_id": "1db4"}]'},
-        }
-    )
-    driver = FilterScheduler(build_rules(config), rng)
-    states, aggregates = hosts_of(count, rng)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    table = HostTable()
-    table.set_aggregates(1, aggregates)
-    table.apply(states)
-    for spec in (specs := requests_of(2_000, rng, table.names))[:500]:
-        driver.select(table, msgspec.structs.replace(spec, server_ids=(f"warm-{spec.server_ids[0]}",)), now=0.0)
-    table.settle(list(table.pending))
-    account = Account({state.name: state for state in states})
-    specs = requests_of(20_000, rng, table.names)
-    # The bench's own hundred thousands of objects are not the scheduler's garbage to look through.
-    gc.collect()
-    gc.freeze()
-    times: list[float] = []
-    refused = decided = 0
-    cpu, started = time.process_time(), time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        batch = specs[decided % len(specs) :][:FEED]
-        for spec in batch:
-            server_id = f"{decided}-{spec.server_ids[0]}"
-            spec = msgspec.structs.replace(spec, server_ids=(server_id,))
-            begin = time.perf_counter()
-            [choice] = driver.select(table, spec, now=0.0)
-            times.append(time.perf_counter() - begin)
-            decided += 1
-            if choice.candidates:
-                account.give(server_id, choice.candidates[0].host, spec)
-            else:
-                refused += 1
-        rows, claimed = account.page(table.seq)
-        table.apply(rows)
-        table.settle(claimed)
-    took, cpu = time.perf_counter() - started, time.process_time() - cpu
-    times.sort()
-    refresh = [
-        msgspec.structs.replace(s, seq=s.seq + 10_000_000, memory_used_mib=s.memory_used_mib + 1)
-        for s in account.states.values()
-    ]
-    refresh_cpu = time.process_time()
-    table.apply(refresh)
-    refresh_cpu = time.process_time() - refresh_cpu
-    return {
-        "hosts": count,
-        "filters": len(driver.rules.filters),
-        "weighers": len(driver.rules.weighers),
-        "decisions": decided,
-        "refused": refused,
-        "decisions_per_s": round(decided / took),
-        "p50_ms": round(times[len(times) // 2] * 1e3, 3),
-        "p99_ms": round(times[len(times) * 99 // 100] * 1e3, 3),
-        "max_ms": round(times[-1] * 1e3, 3),
-        "cpu_us_per_decision": round(cpu / decided * 1e6),
-        "table_mb": round(table.nbytes / 1e6, 1),
-        "rss_growth_mb": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, 1),
-        "refresh_all_ms": round(refresh_cpu * 1e3, 1),
-        "double_booked": account.double_booked,
-    }
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hosts", default="100,1000,10000,100000", help="numbers of hosts, with commas")
-    parser.add_argument("--filters", choices=("classic", "default", "few"), default="classic")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each number of hosts")
-    parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="JSON instead of a table; to standard output"
-    )
-    args = parser.parse_args(argv)
-    names = {"classic": CLASSIC, "default": (), "few": FEW}[args.filters]
-    results = [measure(int(count), names, args.seconds) for count in args.hosts.split(",")]
-    if args.json:
-        text = json.dumps(results[0] if len(results) == 1 else results)
-        if args.json == "-":
-            print(text)
-            return 0
-        Path(args.json).write_text(text + "\n", encoding="utf-8")
-    columns = list(results[0])
-    widths = [max(len(column), *(len(str(row[column])) for row in results)) for column in columns]
-    for row in ({c: c for c in columns}, *results):
-        print("  ".join(str(row[column]).rjust(width) for column, width in zip(columns, widths, strict=True)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
