@@ -12,6 +12,7 @@ import msgspec
 
 from kilonova.base.clock import Clock
 from kilonova.base.log import get_logger, set_service
+from kilonova.compute.inventory import completed, cpu_set, custom_resources, custom_traits
 from kilonova.compute.options import ComputeOptions
 from kilonova.compute.reconcile import reconcile
 from kilonova.compute.tracker import Tracker
@@ -38,6 +39,10 @@ class ComputeAgent:
         clock: Clock,
         options: ComputeOptions,
     ) -> None:
+        """
+        Raises:
+            InventoryError: an option about what this host has cannot be read.
+        """
         self.host = host
         self._agent_id = agent_id
         self._driver = driver
@@ -47,6 +52,9 @@ class ComputeAgent:
         self._clock = clock
         self._options = options
         self._loops: list[asyncio.Task[None]] = []
+        self._dedicated = cpu_set(options.cpu_dedicated_set)
+        self._resources = custom_resources(options.resources)
+        self._traits = custom_traits(options.traits)
 
     async def start(self) -> None:
         """Bring up the hypervisor, report the host, remove what does not belong here.
@@ -90,8 +98,9 @@ class ComputeAgent:
 
     def _complete(self, report: HostReport) -> HostReport:
         options, usage = self._options, self._tracker.usage
+        known = completed(report, dedicated=self._dedicated, resources=self._resources, traits=self._traits)
         whole = msgspec.structs.replace(
-            report,
+            known,
             host=self.host,
             vcpus_ratio=options.cpu_allocation_ratio,
             memory_ratio=options.ram_allocation_ratio,

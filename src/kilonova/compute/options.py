@@ -37,5 +37,14 @@ class ComputeOptions:
     reserved_host_disk_mb: int = 1024
     """Disk in MiB kept for the host itself; rounded up to GiB."""
 
+    cpu_dedicated_set: str = ""
+    """CPUs that servers get for themselves (`hw:cpu_policy=dedicated`), such as `2-15`; others float. Empty: none."""
+
+    resources: tuple[str, ...] = ()
+    """Resources of this host that flavors ask for by `resources:CUSTOM_LICENSE=1`: `CUSTOM_LICENSE=5`."""
+
+    traits: tuple[str, ...] = ()
+    """Traits of this host that flavors ask for by `trait:CUSTOM_FAST_DISK=required`: `CUSTOM_FAST_DISK`."""
+
     image_cache_days: float = 1.0
     """Days after which an image that no guest here uses leaves the cache."""

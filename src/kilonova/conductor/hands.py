@@ -1,9 +1,10 @@
 """What the steps of conductor tasks work with."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 from kilonova.model.guest import ImageRef
+from kilonova.model.request_spec import PciRequest
 from kilonova.rpcapi.compute import ComputeAPI
 from kilonova.rpcapi.network import NetworkAPI
 from kilonova.rpcapi.scheduler import SchedulerAPI
@@ -16,6 +17,7 @@ class Hands:
 
     Attributes:
         image_ref: image id to what an agent needs to fetch it; raises NotFound or ImageUnusable.
+        pci_aliases: names that flavors have for kinds of PCI devices, as the scheduler knows them.
     """
 
     store: Store
@@ -23,3 +25,4 @@ class Hands:
     compute: Callable[[str], ComputeAPI]
     network: Callable[[str], NetworkAPI]
     image_ref: Callable[[str], Awaitable[ImageRef]]
+    pci_aliases: Mapping[str, PciRequest] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from kilonova.launch.process import Process
 from kilonova.model.errors import Unavailable
 from kilonova.rpcapi.conductor import ConductorAPI
 from kilonova.rpcapi.scheduler import SchedulerAPI
+from kilonova.scheduler.options import PciOptions
 from kilonova.store import migrations
 from kilonova.store.engine import Store
 from kilonova.store.queries import quotas
@@ -76,6 +77,7 @@ async def start_conductor(process: Process, store: Store, *, api_url: str, alone
         compute=calls.compute,
         network=calls.network,
         image_ref=image_references(process.state, api_url, config, store, clock),
+        pci_aliases=config.get(PciOptions).aliases(),
     )
     engine = Engine(store, clock, ids, config.get(TaskOptions), KINDS, hands)
     liveness = Liveness(store, clock, ids, config.get(LivenessOptions), alone=alone)

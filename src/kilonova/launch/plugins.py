@@ -73,7 +73,15 @@ def build_scheduler(
     options = config.get(SchedulerOptions)
     setup = Setup(options, ids.chance, partial(build_rules, config))
     driver: SchedulerDriver = find(SCHEDULERS, options.driver, OWN_SCHEDULERS).make(setup)
-    return SchedulerEndpoint(StoreFeed(store), driver, clock, options, metrics)
+    feed = StoreFeed(store, with_servers=_looks_at_servers(config.get(FilterSchedulerOptions)))
+    return SchedulerEndpoint(feed, driver, clock, options, metrics)
+
+
+def _looks_at_servers(options: FilterSchedulerOptions) -> bool:
+    """Whether a rule asks what flavors and images the servers of a host have. Third-party rules may."""
+    own = {*own_filters(), *own_weighers(), ALL_WEIGHERS}
+    named = {name.rpartition(".")[2] for name in (*options.enabled_filters, *options.weight_classes)}
+    return bool("TypeAffinityFilter" in named or options.image_props_weight_multiplier or named - own)
 
 
 def build_rules(config: Config) -> Rules:

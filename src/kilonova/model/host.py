@@ -46,6 +46,14 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     traits: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     """Names of the driver roles that this host's driver plays (`kilonova.virt.driver.capabilities`)."""
+    numa: "tuple[NumaCell, ...]" = ()
+    """Its NUMA cells. What of them is used is not said here: the cloud knows."""
+    pci: "tuple[PciDevice, ...]" = ()
+    """Devices that can be given to guests."""
+    more: "dict[str, Amount]" = {}
+    """Resource classes besides VCPU, MEMORY_MB and DISK_GB: PCPU, CUSTOM_… ."""
+    metrics: dict[str, float] = {}
+    """What monitors measured last, such as ``cpu.percent``."""
 
 
 class Pages(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +82,19 @@ class NumaCell(msgspec.Struct, frozen=True, kw_only=True):
     memory_used_mib: int = 0
     pages: tuple[Pages, ...] = ()
     """By size. Empty: small pages only, and not counted."""
+
+
+class PciDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """One PCI device of a host that can be given to a guest."""
+
+    address: str
+    """As ``0000:3b:00.0``."""
+    vendor_id: str
+    product_id: str
+    dev_type: str = "type-PCI"
+    """``type-PCI``, ``type-PF``, ``type-VF`` or ``vdpa``."""
+    numa_node: int | None = None
+    tags: dict[str, str] = {}
 
 
 class PciPool(msgspec.Struct, frozen=True, kw_only=True):

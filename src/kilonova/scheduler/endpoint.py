@@ -152,8 +152,8 @@ class SchedulerEndpoint(SchedulerAPI):
             table.set_aggregates(*page.aggregates)
         if page.hosts:
             table.apply(page.hosts)
-        if page.claimed:
-            table.settle(page.claimed)
+        if page.claimed or page.ended:
+            table.settle([*page.claimed, *page.ended])
         if table.pending:
             forgotten = table.expire(self._clock.monotonic() - self._options.pending_forgotten_after)
             if forgotten:

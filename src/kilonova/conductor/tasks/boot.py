@@ -17,8 +17,10 @@ from kilonova.conductor.hands import Hands
 from kilonova.model.errors import NoValidHost
 from kilonova.model.metadata import InstanceFacts
 from kilonova.model.network_plans import PortPlan
+from kilonova.model.numa import MalformedTopology, guest_topology
+from kilonova.model.pci import MalformedAlias, requests_of_flavor
 from kilonova.model.placing import named_by_hints, request_spec
-from kilonova.model.request_spec import Choice, RequestSpec
+from kilonova.model.request_spec import Choice, PciRequest, RequestSpec
 from kilonova.model.server import Decision, Fault, Server
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.model.task import Failure
@@ -48,7 +50,14 @@ async def place(run: Run[Hands]) -> Write:
             explanation=msgspec.to_builtins(choice.explanation),
         )
     return partial(
-        _claim, server=server, spec=spec, choice=choice, attempt=run.attempt, request_id=run.request_id, run=run
+        _claim,
+        server=server,
+        spec=spec,
+        fine=_fine_needs(spec, run.services.pci_aliases),
+        choice=choice,
+        attempt=run.attempt,
+        request_id=run.request_id,
+        run=run,
     )
 
 
@@ -69,11 +78,21 @@ def _wanted(tx: Tx, server_id: str, excluded: tuple[str, ...]) -> tuple[Server, 
     return server, spec
 
 
+def _fine_needs(spec: RequestSpec, aliases: Mapping[str, PciRequest]) -> allocations.FineNeeds:
+    try:
+        topology = guest_topology(spec)
+        devices = requests_of_flavor(spec.extra_specs, aliases)
+    except (MalformedTopology, MalformedAlias) as error:
+        raise NoValidHost(f"{error}.") from None
+    return allocations.FineNeeds(group=spec.group, topology=topology, pci=(*spec.pci_requests, *devices))
+
+
 def _claim(
     tx: Tx,
     *,
     server: Server,
     spec: RequestSpec,
+    fine: allocations.FineNeeds,
     choice: Choice,
     attempt: int,
     request_id: str,
@@ -85,7 +104,7 @@ def _claim(
         server_id=server.id,
         candidates=[(candidate.host_id, candidate.host) for candidate in choice.candidates],
         amounts=spec.amounts(),
-        group=spec.group,
+        fine=fine,
     )
     ports.allocate_for_server(
         tx,

@@ -82,7 +82,7 @@ def _ask(query: Any, host: HostView) -> Any:
         raise Unreadable("each part must be a list")
     command, arguments = query[0], []
     for argument in query[1:]:
-        value = _ask(argument, host) if isinstance(argument, list) else _value(argument, host)
+        value = _is_true(_ask(argument, host)) if isinstance(argument, list) else _value(argument, host)
         if value is not None:
             arguments.append(value)
     if command == "and":

@@ -1,14 +1,29 @@
 """Taking and giving back the capacity of hosts. Nothing else writes `inventories.used`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from kilonova.model.errors import ClaimLost
-from kilonova.model.request_spec import ServerGroup
-from kilonova.store.queries import groups, hosts
+from kilonova.model.numa import GuestTopology
+from kilonova.model.request_spec import PciRequest, ServerGroup
+from kilonova.store.queries import devices, groups, hosts
 from kilonova.store.tables.hosts import allocations, inventories
 from kilonova.store.transactions import Tx
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineNeeds:
+    """What a server wants besides amounts."""
+
+    group: ServerGroup | None = None
+    """Whose rule must be kept."""
+    topology: GuestTopology | None = None
+    pci: Sequence[PciRequest] = ()
+
+
+NOTHING_FINE = FineNeeds()
 
 _inv = inventories.c
 _al = allocations.c
@@ -32,14 +47,14 @@ def claim_first(
     server_id: str,
     candidates: Sequence[tuple[int, str]],
     amounts: Mapping[str, int],
-    group: ServerGroup | None = None,
+    fine: FineNeeds = NOTHING_FINE,
 ) -> tuple[int, str]:
     """Claim on the first of `candidates` (pairs of host id and name) that still has room; which one it was.
 
     A server that already holds a claim keeps it: claiming twice has the effect of once.
 
     Args:
-        group: whose rule must still be kept there.
+        fine: what cannot be counted in amounts: a group's rule, NUMA cells, devices. All is taken together, or nothing.
 
     Raises:
         ClaimLost: none of them has room any more.
@@ -53,14 +68,26 @@ def claim_first(
     short = ""
     for host_id, name in candidates:
         lost = _try_claim(tx, server_id=server_id, host_id=host_id, amounts=amounts)
-        if lost is None and group is not None and not groups.claim(tx, group, server_id=server_id, host_id=host_id):
-            _drop(tx, server_id)
-            lost = f"another server of group {group.id}"
+        if lost is None:
+            lost = _try_fine(tx, server_id=server_id, host_id=host_id, fine=fine)
         if lost is None:
             hosts.touch(tx, [host_id])
             return host_id, name
         short = lost
     raise ClaimLost(resource_class=short)
+
+
+def _try_fine(tx: Tx, *, server_id: str, host_id: int, fine: FineNeeds) -> str | None:
+    """Take what cannot be counted, or give back all; what does not fit, or None."""
+    lost = None
+    if not devices.claim(tx, server_id=server_id, host_id=host_id, guest=fine.topology, requests=fine.pci):
+        lost = "the NUMA cells or devices asked for"
+    elif fine.group is not None and not groups.claim(tx, fine.group, server_id=server_id, host_id=host_id):
+        lost = f"another server of group {fine.group.id}"
+    if lost is not None:
+        devices.release(tx, server_id)
+        _drop(tx, server_id)
+    return lost
 
 
 def _try_claim(tx: Tx, *, server_id: str, host_id: int, amounts: Mapping[str, int]) -> str | None:
@@ -95,6 +122,7 @@ def _give_back(tx: Tx, host_id: int, amounts: Mapping[str, int]) -> None:
 def release(tx: Tx, *, server_id: str) -> None:
     """Give back all that a server holds. Holding nothing is not an error."""
     groups.release(tx, server_id)
+    devices.release(tx, server_id)
     touched = _drop(tx, server_id)
     if touched:
         hosts.touch(tx, touched)

@@ -1,5 +1,6 @@
 """Hosts: what their agents report, and the feed of changes that schedulers read."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from kilonova.model.devices import HostDevices
 from kilonova.model.errors import NotFound
-from kilonova.model.host import HostReport, HostState
+from kilonova.model.host import Amount, HostReport, HostState
 from kilonova.model.service import Hypervisor, Inventory, Service
 from kilonova.model.states import TaskState, VMState
+from kilonova.store.queries import devices
 from kilonova.store.queries import services as service_queries
 from kilonova.store.tables.hosts import hosts, inventories, sequences, services
 from kilonova.store.tables.servers import servers
@@ -19,6 +22,8 @@ from kilonova.store.transactions import Tx, insert_if_absent, update_rows
 _h = hosts.c
 _inv = inventories.c
 _FEED = "hosts"
+
+_MAIN_CLASSES = frozenset({"VCPU", "MEMORY_MB", "DISK_GB"})
 
 BUSY = (TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.SPAWNING)
 """Task states that mean disk-heavy work on the host, besides vm_state ``building``."""
@@ -80,7 +85,8 @@ def record_report(
         host_id = row.id
         changed = row.deleted or _for_scheduling(row.report) != _for_scheduling(body)
         tx.execute(sa.update(hosts).where(_h.id == host_id).values(report=body, deleted=False, updated_at=at))
-    totals = {
+    totals = {name: (amount.total, amount.reserved, amount.ratio) for name, amount in report.more.items()}
+    totals |= {
         "VCPU": (report.vcpus, report.reserved_vcpus, report.vcpus_ratio),
         "MEMORY_MB": (report.memory_mib, report.reserved_memory_mib, report.memory_ratio),
         "DISK_GB": (report.disk_gib, report.reserved_disk_gib, report.disk_ratio),
@@ -109,6 +115,15 @@ def record_report(
                 .values(total=total, reserved=reserved)
             )
             changed = True
+    for resource_class in known.keys() - totals.keys():
+        # What is still held there keeps its row, of which nothing more can be taken.
+        where = (_inv.host_id == host_id, _inv.resource_class == resource_class)
+        tx.execute(sa.delete(inventories).where(*where, _inv.used == 0))
+        if known[resource_class] != (0, 0):
+            tx.execute(sa.update(inventories).where(*where).values(total=0, reserved=0))
+        changed = True
+    if devices.report(tx, host_id, report.numa, report.pci):
+        changed = True
     if changed:
         touch(tx, [host_id])
     return changed
@@ -140,8 +155,13 @@ def last_seq(tx: Tx) -> int:
     return int(value or 0)
 
 
-def changes_since(tx: Tx, seq: int) -> list[HostState]:
-    """Hosts that changed after `seq`, oldest change first: four statements for any number of hosts."""
+def changes_since(tx: Tx, seq: int, *, with_servers: bool = False) -> list[HostState]:
+    """Hosts that changed after `seq`, oldest change first: five statements for any number of hosts.
+
+    Args:
+        with_servers: also the flavors and image properties of the servers there: one more statement, which reads them
+            all.
+    """
     changed = tx.execute(
         sa.select(
             hosts,
@@ -175,12 +195,49 @@ def changes_since(tx: Tx, seq: int) -> list[HostState]:
     for row in tx.execute(of_hosts):
         inventory.setdefault(row.host_id, {})[row.resource_class] = row
     counted = {row.host: (row.servers, int(row.busy or 0)) for row in tx.execute(counts)}
-    return [_state(row, inventory.get(row.id, {}), counted.get(row.name, (0, 0))) for row in changed]
+    pieces = devices.of_hosts(tx, None if everything else [row.id for row in changed])
+    kinds = _kinds_of_servers(tx, None if everything else [row.name for row in changed]) if with_servers else {}
+    return [
+        _state(
+            row,
+            inventory.get(row.id, {}),
+            counted.get(row.name, (0, 0)),
+            pieces.get(row.id, NO_DEVICES),
+            kinds.get(row.name, _NO_KINDS),
+        )
+        for row in changed
+    ]
 
 
-def _state(row: Any, inventory: Mapping[str, Any], counts: tuple[int, int]) -> HostState:
+NO_DEVICES = HostDevices()
+Kinds = tuple[set[str], Counter[str]]
+_NO_KINDS: Kinds = (set(), Counter())
+
+
+def _kinds_of_servers(tx: Tx, names: Sequence[str] | None) -> dict[str, Kinds]:
+    """Host name to the names of its servers' flavors, and how many of them have which image property."""
+    s = servers.c
+    query = sa.select(s.host, s.flavor, s.request).where(s.deleted_at.is_(None), s.host.is_not(None))
+    if names is not None:
+        query = query.where(s.host.in_(names))
+    found: dict[str, Kinds] = {}
+    for row in tx.execute(query):
+        flavors, properties = found.setdefault(row.host, (set(), Counter()))
+        flavors.add(row.flavor["name"])
+        properties.update(f"{key}={value}" for key, value in row.request.get("image_properties", {}).items())
+    return found
+
+
+def _state(
+    row: Any, inventory: Mapping[str, Any], counts: tuple[int, int], pieces: HostDevices, kinds: Kinds
+) -> HostState:
     report = row.report
     columns: dict[str, Any] = {}
+    more = {
+        name: Amount(total=line.total, reserved=line.reserved, ratio=line.allocation_ratio, used=line.used)
+        for name, line in inventory.items()
+        if name not in _MAIN_CLASSES
+    }
     for resource_class, total, prefix in (
         ("VCPU", "vcpus", "vcpus"),
         ("MEMORY_MB", "memory_mib", "memory"),
@@ -212,6 +269,12 @@ def _state(row: Any, inventory: Mapping[str, Any], counts: tuple[int, int]) -> H
         cpu_info=report.get("cpu_info", {}),
         traits=tuple(report.get("traits", ())),
         host_ip=report.get("host_ip", ""),
+        metrics=report.get("metrics", {}),
+        numa=pieces.cells,
+        pci=pieces.pools,
+        more=more,
+        server_flavors=tuple(sorted(kinds[0])),
+        server_image_properties=dict(kinds[1]),
         **columns,
     )
 

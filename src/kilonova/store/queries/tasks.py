@@ -34,6 +34,15 @@ _FREE_SUBJECT = (
 )
 
 
+def idle_of(tx: Tx, subjects: Sequence[str]) -> list[str]:
+    """Those of `subjects` that had a task once and have none now."""
+    found: list[str] = []
+    for start in range(0, len(subjects), 500):  # databases limit the length of a list
+        some = subjects[start : start + 500]
+        found += tx.execute(sa.select(_s.subject).where(_s.subject.in_(some), _s.live_task.is_(None))).scalars()
+    return found
+
+
 class LeaseLost(Exception):
     """Another worker, or a task that superseded this one, has the subject now. Nothing was written."""
 

@@ -17,6 +17,7 @@ from kilonova.model.guest import GuestSpec, GuestState
 from kilonova.model.host import HostReport
 from kilonova.model.states import PowerState
 from kilonova.virt.driver import ConsoleLog, VirtDriver
+from kilonova.virt.fake.hardware import numa_cells, pci_devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,15 @@ class FakeOptions:
 
     disk_gib: int = 1000
     """Disk of each host, in GiB."""
+
+    numa_cells: int = 0
+    """NUMA cells of each host, which share its CPUs and memory; 0: it does not tell."""
+
+    huge_pages: int = 0
+    """Pages of 2 MiB in each cell."""
+
+    pci_devices: tuple[str, ...] = ()
+    """PCI devices of each host: `VENDOR:PRODUCT=COUNT`, such as `10de:1db4=4`."""
 
     spawn_delay_s: float = 0.0
     """Seconds that each start of a guest takes."""
@@ -71,6 +81,13 @@ class FakeDriver(VirtDriver, ConsoleLog):
         options = self._options
         return HostReport(
             host=self._host,
+            numa=numa_cells(
+                options.numa_cells,
+                vcpus=options.vcpus,
+                memory_mib=options.memory_mib,
+                huge_pages=options.huge_pages,
+            ),
+            pci=pci_devices(options.pci_devices, cells=options.numa_cells),
             hypervisor_hostname=self._host,
             hypervisor_type="fake",
             hypervisor_version=1_000_000,
