@@ -35,11 +35,12 @@ def insert_if_absent(tx: Tx, table: sa.Table, values: Mapping[str, Any]) -> bool
 
 @lru_cache(maxsize=256)
 def _insert_if_absent(table: sa.Table, dialect: str) -> sa.Insert:
+    # What an INSERT did is not counted unless one asks for it.
     if dialect == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
+        return sqlite.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
     if dialect == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return mysql.insert(table).prefix_with("IGNORE")
+        return postgresql.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    return mysql.insert(table).prefix_with("IGNORE").execution_options(preserve_rowcount=True)
 
 
 # Building a statement costs several times what running it does, and SQLAlchemy keeps the compiled form by shape: so
