@@ -43,8 +43,13 @@ help: ## list these commands
 
 # --- What must be there ----------------------------------------------------------------------------------
 
-.PHONY: packages
+.PHONY: packages test-packages
 packages:
+ifneq ($(PACKAGES),skip)
+	@$(PYTHON) scripts/packages.py build run image
+endif
+
+test-packages:
 ifneq ($(PACKAGES),skip)
 	@$(PYTHON) scripts/packages.py
 endif
@@ -96,7 +101,7 @@ ifneq ($(T),)
 test: setup
 	@$(PYTEST) $(T)
 else
-test: setup clients guest-image lint
+test: test-packages setup clients guest-image lint
 	@echo '== tests that stand beside others'
 	@$(PYTEST) -n 2 -m 'not serial' tests
 	@echo '== tests of real parts and of whole clouds, one after the other'

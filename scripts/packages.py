@@ -14,11 +14,12 @@ Exit status: 0 all there, 1 something is missing and was not (or could not be) i
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ GROUPS: Final[dict[str, str]] = {
     "build": "to make the Python environment",
     "run": "to run guests on this machine",
     "image": "to build the small guest image that the first server boots from",
+    "test": "for tests: brokers and databases that they start themselves, in directories of their own",
 }
 
 
@@ -62,6 +64,10 @@ PACKAGES: Final = (
     Package("kmod", "image", "works out which kernel modules the guest needs"),
     Package("syslinux", "image", "the guest's boot loader"),
     Package("mtools", "image", "writes the guest's boot partition without mounting it"),
+    Package("rabbitmq-server", "test", "the broker of clouds on many machines"),
+    Package("nats-server", "test", "another broker"),
+    Package("postgresql", "test", "the database of clouds on many machines"),
+    Package("mariadb-server", "test", "another database"),
 )
 """In the order in which they are printed. What goes into the guest is not here: guest/build.py downloads and
 unpacks it, and installs nothing."""
@@ -130,15 +136,37 @@ def install(packages: Sequence[Package]) -> None:
         _say("Fetching the package lists ...")
         _run([*apt, "update"])  # one broken source is no reason to stop: what counts is the install below
     _say(f"Installing {len(names)} packages and what they depend on ...")
-    if _run([*apt, "install", *_INSTALL_OPTIONS, *names]) == 0:
+    with _servers_stay_off(packages, _as_root(names)):
+        if _run([*apt, "install", *_INSTALL_OPTIONS, *names]) == 0:
+            return
+        # Old lists name files that the mirror no longer has: fetch them and try once more.
+        _say("That failed; once more with fresh package lists ...")
+        _run([*apt, "update"])
+        if _run([*apt, "install", *_INSTALL_OPTIONS, *names]) != 0:
+            raise CannotInstallError(
+                f"apt-get could not install them; its own words stand above. Try by hand:\n    {by_hand(names)}"
+            )
+
+
+_POLICY: Final = Path("/usr/sbin/policy-rc.d")
+
+
+@contextlib.contextmanager
+def _servers_stay_off(packages: Sequence[Package], as_root: Sequence[str]) -> Iterator[None]:
+    """While servers for tests are installed, have Debian start none of them: the tests start their own.
+
+    An administrator's own policy is left as it is.
+    """
+    if _POLICY.exists() or not any(p.group == "test" for p in packages):
+        yield
         return
-    # Old lists name files that the mirror no longer has: fetch them and try once more.
-    _say("That failed; once more with fresh package lists ...")
-    _run([*apt, "update"])
-    if _run([*apt, "install", *_INSTALL_OPTIONS, *names]) != 0:
-        raise CannotInstallError(
-            f"apt-get could not install them; its own words stand above. Try by hand:\n    {by_hand(names)}"
-        )
+    _say(f"(While this lasts, {_POLICY} keeps Debian from starting the servers; it is removed afterwards.)")
+    write = f"printf '#!/bin/sh\\nexit 101\\n' > {_POLICY} && chmod 755 {_POLICY}"
+    _run([*as_root, "sh", "-c", write])
+    try:
+        yield
+    finally:
+        _run([*as_root, "rm", "-f", str(_POLICY)])
 
 
 def by_hand(names: Sequence[str]) -> str:

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         options = config.get(DeploymentOptions)
         services = args.services or services_of(options.roles)
         state = StateDir(Path(options.state_path).resolve())
-        transport = make_transport(options.transport_url, SystemClock(), SystemIds())
+        transport = make_transport(options.transport_url, config, SystemClock(), SystemIds())
         service = ServiceProcess(services, state, config, transport)
         state.prepare()
     except (ConfigError, OSError) as error:

@@ -4,8 +4,11 @@ On SQLite there is one writer at a time. Write transactions that wait together a
 other, each in its own savepoint, and committed together: one fsync for all of them. That keeps full
 durability (``synchronous=FULL``) fast. Reads go to other connections and see the last commit (WAL).
 
-On PostgreSQL and MariaDB every transaction has its own connection from a small pool, and is run
-again on deadlock, serialization failure, lock time-out or a lost connection.
+On PostgreSQL and MariaDB every transaction has its own connection from a small pool, and is run again on deadlock,
+serialization failure, lock time-out, or a connection lost before its commit. Writers see what others have
+committed (READ COMMITTED: all races are decided by conditional writes and unique keys), readers one snapshot
+(REPEATABLE READ). If the connection is lost while a commit is under way, nobody knows whether it happened: the
+function is not run again, and the caller is told so.
 
 Nothing here knows what the tables are for.
 """
@@ -13,15 +16,17 @@ Nothing here knows what the tables are for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import queue
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import orjson
@@ -42,7 +47,10 @@ MAX_GROUP = 64
 """Transactions committed together at most: bounds how long the first of them waits for the last."""
 
 ATTEMPTS = 8
-"""Runs of one transaction before a passing fault of the database is given up on."""
+"""Runs of one transaction before a passing fault of the database is given up on: some five seconds."""
+
+READERS, WRITERS = 4, 6
+"""Threads of one process, and connections to PostgreSQL or MariaDB."""
 
 
 @dataclass
@@ -54,11 +62,13 @@ class _Waiting:
 class Store:
     """A database, open. Made by `Store.open`."""
 
-    def __init__(self, engine: sa.Engine, *, inline: bool) -> None:
+    def __init__(self, engine: sa.Engine, reading: sa.Engine, *, inline: bool) -> None:
         self._engine = engine
+        self._reading = reading
+        self._is_closed = False
         self._inline = inline
         self._is_sqlite = engine.dialect.name == "sqlite"
-        self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="store-read")
+        self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="store-read")
         self._writers: ThreadPoolExecutor | None = None
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
@@ -71,7 +81,7 @@ class Store:
             self._writer = threading.Thread(target=self._write_forever, name="store-write", daemon=True)
             self._writer.start()
         else:
-            self._writers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="store-write")
+            self._writers = ThreadPoolExecutor(max_workers=WRITERS, thread_name_prefix="store-write")
 
     @classmethod
     def open(cls, url: str, *, inline: bool = False) -> Store:
@@ -93,17 +103,24 @@ class Store:
                 connect_args={"check_same_thread": False, "timeout": 30},
             )
             sa.event.listen(engine, "connect", _tune_sqlite)
-            return cls(engine, inline=inline or in_memory)
-        engine = sa.create_engine(
-            url,
-            json_serializer=dumps,
-            json_deserializer=orjson.loads,
-            pool_size=8,
-            max_overflow=4,
-            pool_pre_ping=True,
-            pool_timeout=10,
+            return cls(engine, engine, inline=inline or in_memory)
+        writing, reading = (
+            sa.create_engine(
+                url,
+                json_serializer=dumps,
+                json_deserializer=orjson.loads,
+                isolation_level=level,
+                pool_size=size,
+                max_overflow=0,
+                pool_timeout=10,
+                pool_recycle=1800,
+                pool_use_lifo=True,  # what is not needed any more can grow old and go
+                hide_parameters=True,  # values may be secrets, and errors are logged
+                connect_args=_connect_arguments(url),
+            )
+            for level, size in (("READ COMMITTED", WRITERS), ("REPEATABLE READ", READERS))
         )
-        return cls(engine, inline=inline)
+        return cls(writing, reading, inline=inline)
 
     @property
     def engine(self) -> sa.Engine:
@@ -120,9 +137,11 @@ class Store:
         """Run ``fn(tx, *args, **kwargs)`` in a transaction that writes, and return its result once it is durable.
 
         Raises:
-            Unavailable: the database could not take it now, after several tries. Nothing was written.
+            Unavailable: the database could not take it now, after several tries. Nothing was written, unless the
+                message says that this is not known.
             Whatever `fn` raises; nothing it wrote is kept.
         """
+        self._must_be_open()
         work = _bound(fn, args, kwargs)
         if self._inline:
             return self._alone(work, begin="BEGIN IMMEDIATE")
@@ -136,10 +155,15 @@ class Store:
 
     async def read(self, fn: TxFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``fn(tx, *args, **kwargs)`` on one snapshot of the database. It must not write."""
+        self._must_be_open()
         work = _bound(fn, args, kwargs)
         if self._inline:
-            return self._alone(work)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._alone, work)
+            return self._alone(work, reads=True)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, partial(self._alone, work, reads=True))
+
+    def _must_be_open(self) -> None:
+        if self._is_closed:
+            raise Unavailable("This process is ending: its database is closed.")
 
     def run_now(self, fn: TxFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`run` for callers outside an event loop: the command line and migrations."""
@@ -147,6 +171,7 @@ class Store:
 
     async def close(self) -> None:
         """Let what is queued finish, then let go of the database."""
+        self._is_closed = True
         if self._writer is not None:
             self._queue.put(None)
             await asyncio.get_running_loop().run_in_executor(None, self._writer.join)
@@ -154,26 +179,29 @@ class Store:
             self._writers.shutdown(wait=True)
         self._readers.shutdown(wait=True)
         self._engine.dispose()
+        self._reading.dispose()
 
     # ---- one transaction by itself ------------------------------------------------------------------
 
-    def _alone(self, work: Callable[[Tx], T], begin: str = "BEGIN") -> T:
+    def _alone(self, work: Callable[[Tx], T], begin: str = "BEGIN", *, reads: bool = False) -> T:
+        engine = self._reading if reads else self._engine
+        cause = "it is busy"
         for attempt in range(ATTEMPTS):
             try:
-                with self._engine.connect() as connection:
+                with engine.connect() as connection:
                     if self._is_sqlite:
                         with _sqlite_transaction(connection, begin):
                             return work(Tx(connection))
-                    with connection.begin():
-                        return work(Tx(connection))
+                    return _in_transaction(connection, work)
             except sa.exc.DBAPIError as error:
                 if not _is_passing(error):
                     raise
-                log.warning("transaction is run again", attempt=attempt + 1, cause=_cause(error))
+                cause = _cause(error)
+                log.warning("transaction is run again", attempt=attempt + 1, cause=cause)
                 time.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 - spreads contenders in real threads
             except sa.exc.TimeoutError:
                 break
-        raise Unavailable("The database is busy or cannot be reached.")
+        raise Unavailable(f"The database is busy or cannot be reached: {cause}")
 
     # ---- the writer of SQLite -----------------------------------------------------------------------
 
@@ -205,7 +233,8 @@ class Store:
                     connection.close()
                     connection = None
                 for waiting in group:
-                    if not waiting.done.done():
+                    # Its caller may give up at this very moment.
+                    with contextlib.suppress(InvalidStateError):
                         waiting.done.set_exception(Unavailable(f"The database could not commit: {error}"))
             if stopping:
                 break
@@ -240,6 +269,29 @@ def _bound(fn: Callable[..., T], args: Any, kwargs: Any) -> Callable[[Tx], T]:
     return lambda tx: context.run(fn, tx, *args, **kwargs)
 
 
+def _in_transaction(connection: sa.Connection, work: Callable[[Tx], T]) -> T:
+    """Run `work` and commit.
+
+    Raises:
+        Unavailable: it is not known whether the commit happened.
+    """
+    transaction = connection.begin()
+    try:
+        result = work(Tx(connection))
+    except BaseException:
+        transaction.rollback()
+        raise
+    try:
+        transaction.commit()
+    except sa.exc.DBAPIError as error:
+        if error.connection_invalidated or _is_lost(error):
+            raise Unavailable(
+                "The database went away while it wrote: it is not known whether that was kept. Look, then repeat."
+            ) from None
+        raise
+    return result
+
+
 @contextmanager
 def _sqlite_transaction(connection: sa.Connection, begin: str) -> Iterator[None]:
     connection.exec_driver_sql(begin)
@@ -269,21 +321,50 @@ def _dump_json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-_PASSING_SQLSTATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006"}
-_PASSING_MYSQL = {1205, 1213, 2006, 2013, 1020}
+_PASSING_SQLSTATES = {"40001", "40P01", "55P03"}
+"""Of PostgreSQL: serialization failure, deadlock, lock not available."""
+
+_LOST_SQLSTATES = ("08", "57P", "53300")
+"""Beginnings: connection exceptions, shutdown, too many connections."""
+
+_PASSING_MYSQL = {1205, 1213, 1020}
+"""Of MariaDB: lock wait time-out, deadlock, record has changed since last read."""
+
+_LOST_MYSQL = {1040, 1053, 1927, 2002, 2003, 2006, 2013, 2014, 2055}
+"""Of MariaDB: too many connections, shutdown, killed, cannot connect, gone away, lost."""
 
 
 def _is_passing(error: sa.exc.DBAPIError) -> bool:
-    if error.connection_invalidated:
-        return True
+    """Whether the same transaction may well work in a moment."""
     original = error.orig
-    if getattr(original, "sqlstate", None) in _PASSING_SQLSTATES:
+    if getattr(original, "sqlstate", None) in _PASSING_SQLSTATES or _number(error) in _PASSING_MYSQL:
         return True
-    args = getattr(original, "args", ())
-    if args and args[0] in _PASSING_MYSQL:
+    if "database is locked" in str(original) or "database table is locked" in str(original):
         return True
-    return "database is locked" in str(original) or "database table is locked" in str(original)
+    return error.connection_invalidated or _is_lost(error)
+
+
+def _is_lost(error: sa.exc.DBAPIError) -> bool:
+    """Whether there is no connection any more, or none to be had."""
+    if type(error.orig).__module__.startswith("psycopg"):
+        state = getattr(error.orig, "sqlstate", None)
+        if state is None:  # no answer from a server: there is none
+            return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+        return state.startswith(_LOST_SQLSTATES)
+    return _number(error) in _LOST_MYSQL
+
+
+def _number(error: sa.exc.DBAPIError) -> Any:
+    """MariaDB's error number."""
+    arguments = getattr(error.orig, "args", ())
+    return arguments[0] if arguments and isinstance(arguments[0], int) else None
+
+
+def _connect_arguments(url: str) -> dict[str, Any]:
+    if url.startswith("postgresql"):
+        return {"connect_timeout": 5, "application_name": "kilonova"}
+    return {"connect_timeout": 5, "read_timeout": 60, "write_timeout": 60, "charset": "utf8mb4"}
 
 
 def _cause(error: sa.exc.DBAPIError) -> str:
-    return str(error.orig)[:200]
+    return str(error.orig).splitlines()[0][:200]

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 
 
 class Tx:
@@ -30,17 +30,27 @@ class Tx:
 
 def insert_if_absent(tx: Tx, table: sa.Table, values: Mapping[str, Any]) -> bool:
     """Insert a row unless one with the same key stands there; whether it was inserted."""
+    if tx.dialect == "mysql":
+        # INSERT IGNORE would also ignore values that do not fit. A duplicate undoes this statement alone.
+        try:
+            insert_row(tx, table, values)
+        except sa.exc.IntegrityError as error:
+            if getattr(error.orig, "args", (0,))[0] != _DUPLICATE:
+                raise
+            return False
+        return True
     return tx.execute(_insert_if_absent(table, tx.dialect), values).rowcount > 0
+
+
+_DUPLICATE = 1062
+"""MariaDB's number for a key that is there already."""
 
 
 @lru_cache(maxsize=256)
 def _insert_if_absent(table: sa.Table, dialect: str) -> sa.Insert:
+    insert = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
     # What an INSERT did is not counted unless one asks for it.
-    if dialect == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-    if dialect == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-    return mysql.insert(table).prefix_with("IGNORE").execution_options(preserve_rowcount=True)
+    return insert.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 # Building a statement costs several times what running it does, and SQLAlchemy keeps the compiled form by shape: so

@@ -31,8 +31,16 @@ def upgrade(engine: sa.Engine, to: str = "head") -> bool:
     """Bring the database to revision `to`; whether anything was done."""
     if to == "head" and current(engine) == revisions()[-1]:
         return False
+    if engine.dialect.name == "mysql" and current(engine) is None:
+        _tell_mariadb_how_to_compare(engine)
     _alembic(engine, "upgrade", to)
     return True
+
+
+def _tell_mariadb_how_to_compare(engine: sa.Engine) -> None:
+    """Names are compared byte by byte, and all of Unicode can be written: as in the other databases."""
+    with engine.connect() as connection:
+        connection.execute(sa.text("ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"))
 
 
 def downgrade(engine: sa.Engine, to: str) -> None:
