@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 _HERE = Path(__file__).parent
-_WHOLE_CLOUD = {"functional", "real", "e2e"}
+_WHOLE_CLOUD = {"functional", "real", "services", "e2e"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

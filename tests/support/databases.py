@@ -106,6 +106,15 @@ class DatabaseServer(ABC):
             connection.execute(sa.text(f"CREATE DATABASE {name}"))
         return self.url(name)
 
+    def pause(self, seconds: float) -> None:
+        """Stop all its processes for a while, as a machine that hangs."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            os.killpg(self.process.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """kill -9 of it and all its processes."""
         self._end(signal.SIGKILL)

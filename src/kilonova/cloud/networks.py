@@ -65,7 +65,7 @@ class Networks:
         name = self._options.flat_network_name
         network = self._network_row(ids.uuid(), project_id, {"name": name, "shared": True}, now)
         subnet = subnet_row(ids.uuid(), network["id"], project_id, {"name": f"{name}-v4", "cidr": str(cidr)}, now)
-        await self._store.run(_insert_both, network, subnet)
+        await self._store.run(_insert_first, network, subnet)
 
     def _network_row(self, id: str, project_id: str, values: dict[str, Any], now: datetime) -> dict[str, Any]:
         return {
@@ -315,7 +315,10 @@ def check_pools(pools: Sequence[Sequence[str]], cidr: IPv4Network, host_address:
 # ---- transactions -------------------------------------------------------------------------------------------
 
 
-def _insert_both(tx: Tx, network: dict[str, Any], subnet: dict[str, Any]) -> None:
+def _insert_first(tx: Tx, network: dict[str, Any], subnet: dict[str, Any]) -> None:
+    """Make the network that a new cloud has, unless another process that starts has done so."""
+    if not networks.mark_made(tx):
+        return
     _insert_network(tx, network)
     _insert_subnet(tx, subnet)
 

@@ -19,7 +19,7 @@ from kilonova.base.clock import Clock
 from kilonova.base.ids import Ids
 from kilonova.base.log import get_logger
 from kilonova.model.context import RequestContext
-from kilonova.model.errors import NotFound, TooManyRequests, Unauthorized
+from kilonova.model.errors import AlreadyExists, NotFound, TooManyRequests, Unauthorized
 from kilonova.store.engine import Store
 from kilonova.store.queries import identity as rows
 from kilonova.store.transactions import Tx
@@ -221,7 +221,10 @@ class Identity:
             return None
         password = self._ids.secret(18)
         hashed = await self.hash(password)
-        await self._store.run(_bootstrap, hashed, {n: self._ids.uuid().replace("-", "") for n in _NEW})
+        try:
+            await self._store.run(_bootstrap, hashed, {n: self._ids.uuid().replace("-", "") for n in _NEW})
+        except AlreadyExists:  # another process was first
+            return None
         return password
 
 

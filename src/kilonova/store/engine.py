@@ -33,7 +33,7 @@ import orjson
 import sqlalchemy as sa
 
 from kilonova.base.log import get_logger
-from kilonova.model.errors import Unavailable
+from kilonova.model.errors import AlreadyExists, Unavailable
 from kilonova.store.tables.all import CELL, GLOBAL
 from kilonova.store.transactions import Tx
 
@@ -139,6 +139,7 @@ class Store:
         Raises:
             Unavailable: the database could not take it now, after several tries. Nothing was written, unless the
                 message says that this is not known.
+            AlreadyExists: a row with the same key came in between.
             Whatever `fn` raises; nothing it wrote is kept.
         """
         self._must_be_open()
@@ -194,6 +195,8 @@ class Store:
                             return work(Tx(connection))
                     return _in_transaction(connection, work)
             except sa.exc.DBAPIError as error:
+                if _is_duplicate(error):
+                    raise _made_by_somebody_else() from error
                 if not _is_passing(error):
                     raise
                 cause = _cause(error)
@@ -252,7 +255,8 @@ class Store:
                     results.append((waiting, waiting.work(Tx(connection)), None))
                 except Exception as error:
                     connection.exec_driver_sql("ROLLBACK TO one")
-                    results.append((waiting, None, error))
+                    duplicate = isinstance(error, sa.exc.DBAPIError) and _is_duplicate(error)
+                    results.append((waiting, None, _made_by_somebody_else() if duplicate else error))
                 connection.exec_driver_sql("RELEASE one")
         self.commits += 1
         self.transactions += len(results)
@@ -334,6 +338,20 @@ _LOST_MYSQL = {1040, 1053, 1927, 2002, 2003, 2006, 2013, 2014, 2055}
 """Of MariaDB: too many connections, shutdown, killed, cannot connect, gone away, lost."""
 
 
+def _is_duplicate(error: sa.exc.DBAPIError) -> bool:
+    """Whether a row with the same key came in between: looking first does not keep others from writing."""
+    if not isinstance(error, sa.exc.IntegrityError):
+        return False
+    original = error.orig
+    if getattr(original, "sqlstate", None) == "23505" or _number(error) == 1062:
+        return True
+    return str(original).startswith("UNIQUE constraint failed")
+
+
+def _made_by_somebody_else() -> AlreadyExists:
+    return AlreadyExists(detail="Somebody else made the same at the same moment.")
+
+
 def _is_passing(error: sa.exc.DBAPIError) -> bool:
     """Whether the same transaction may well work in a moment."""
     original = error.orig
@@ -350,7 +368,7 @@ def _is_lost(error: sa.exc.DBAPIError) -> bool:
         state = getattr(error.orig, "sqlstate", None)
         if state is None:  # no answer from a server: there is none
             return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
-        return state.startswith(_LOST_SQLSTATES)
+        return str(state).startswith(_LOST_SQLSTATES)
     return _number(error) in _LOST_MYSQL
 
 

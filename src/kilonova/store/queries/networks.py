@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from kilonova.model.errors import Conflict, NotFound
 from kilonova.model.network import Network, Subnet
+from kilonova.store.tables.flavors import versions
 from kilonova.store.tables.networks import addresses, networks, ports, subnets
 from kilonova.store.transactions import Tx, insert_if_absent, insert_row, select_rows, update_rows
 
@@ -34,6 +35,11 @@ def _with_subnets(tx: Tx, rows: list[Any]) -> list[Network]:
     for row in tx.execute(query):
         ids.setdefault(row.network_id, []).append(row.id)
     return [_network(row, tuple(ids.get(row.id, ()))) for row in rows]
+
+
+def mark_made(tx: Tx) -> bool:
+    """Note that the network of a new cloud is made; whether this is the first note."""
+    return insert_if_absent(tx, versions, {"name": "first-network", "value": 1})
 
 
 def visible_to(project_id: str) -> sa.ColumnElement[bool]:
