@@ -34,6 +34,51 @@ def answers(address: str, port: int) -> bool:
         return probe.connect_ex((address, port)) == 0
 
 
+class Nats:
+    """One NATS server with JetStream."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.port = free_port()
+        self.user = "kilonova"
+        self.password = secrets.token_hex(8)
+        self.process: subprocess.Popen[bytes] | None = None
+        self._server = _need("nats-server", "nats-server", "/usr/sbin/nats-server")
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "nats.conf").write_text(
+            f'listen: "127.0.0.1:{self.port}"\nmax_payload: 12MB\nmax_pending: 128MB\n'
+            f'jetstream {{ store_dir: "{root / "store"}", max_file_store: 2GB }}\n'
+            f'authorization {{ user: "{self.user}", password: "{self.password}" }}\n'
+        )
+
+    @property
+    def url(self) -> str:
+        return f"nats://{self.user}:{self.password}@127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, or start it again on the same data; return when it takes connections."""
+        with (self.root / "server.out").open("ab") as output:
+            command = [self._server, "-c", str(self.root / "nats.conf")]
+            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+        deadline = time.monotonic() + 20
+        while not answers("127.0.0.1", self.port):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"NATS did not start: {(self.root / 'server.out').read_text()[-2000:]}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> None:
+        """End it; its data stay."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(timeout=20)
+
+
 class RabbitMQ:
     """One RabbitMQ node, with an epmd of its own."""
 

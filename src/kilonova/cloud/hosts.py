@@ -6,7 +6,7 @@ from typing import Any
 import msgspec.structs
 
 from kilonova.cloud.parts import Parts
-from kilonova.model.errors import NotFound
+from kilonova.model.errors import Conflict, NotFound
 from kilonova.model.service import Hypervisor, Service
 from kilonova.store.queries import aggregates, hosts, quotas, services
 from kilonova.store.transactions import Tx
@@ -51,6 +51,7 @@ class Hosts:
 
         Raises:
             NotFound
+            Conflict: servers live there.
         """
         await self._store.run(_delete_service, uuid)
 
@@ -97,8 +98,14 @@ def _change_service(tx: Tx, uuid: str, changes: dict[str, Any], *, at: Any) -> S
 
 def _delete_service(tx: Tx, uuid: str) -> None:
     gone = services.get(tx, uuid)
+    if gone.service == "compute":
+        if aggregates.hosts_with_servers(tx, [gone.host]):
+            raise Conflict(
+                f"Unable to delete compute service that is hosting instances: {gone.host}. Delete them first."
+            )
+        hosts.retire(tx, gone.host)
+        aggregates.forget_host(tx, gone.host)
     services.delete(tx, uuid)
-    hosts.retire(tx, gone.host)
 
 
 def _quota(tx: Tx, owner: str) -> dict[str, tuple[int, int]]:

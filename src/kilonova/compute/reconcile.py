@@ -45,8 +45,9 @@ async def reconcile(
         for server_id, epoch in before.items()
         if server_id not in records and await _remove(driver, epochs, server_id, epoch)
     ]
+    began = tracker.look()
     after = await driver.list_guests()
-    tracker.observe(after.values())
+    tracker.observe(after.values(), since=began)
     different: list[PowerObservation] = []
     for record in records.values():
         guest = after.get(record.server_id)

@@ -39,18 +39,34 @@ class Tracker:
         self._capacity: HostReport | None = None
         self._held: dict[str, _Held] = {}
         self._claims: dict[str, int] = {}
+        self._moment = 0
+        self._changed_at: dict[str, int] = {}
+
+    def look(self) -> int:
+        """The moment at which a look at the hypervisor begins, for `observe`."""
+        return self._moment
 
     def set_capacity(self, report: HostReport) -> None:
         """The host is as large as `report` says."""
         self._capacity = report
 
-    def observe(self, guests: Iterable[GuestState]) -> None:
-        """These guests exist. Claims of guests in the making stay: a look at the hypervisor never erases them."""
+    def observe(self, guests: Iterable[GuestState], *, since: int) -> None:
+        """These guests exist, as a look says that began at moment `since`.
+
+        Of guests that are being made, and of those that were made or removed since then, our own books know better.
+        """
         held = {g.server_id: _Held(g.vcpus, g.memory_mib, g.root_gib) for g in guests}
-        for server_id in self._claims:
+        newer = {server_id for server_id, at in self._changed_at.items() if at > since}
+        for server_id in newer | self._claims.keys():
+            held.pop(server_id, None)
             if server_id in self._held:
                 held[server_id] = self._held[server_id]
         self._held = held
+        self._changed_at = {server_id: at for server_id, at in self._changed_at.items() if at > since}
+
+    def _note(self, server_id: str) -> None:
+        self._moment += 1
+        self._changed_at[server_id] = self._moment
 
     @asynccontextmanager
     async def claim(self, guest: GuestSpec) -> AsyncIterator[None]:
@@ -74,6 +90,7 @@ class Tracker:
                 self._held[guest.server_id] = before
             raise
         finally:
+            self._note(guest.server_id)
             self._claims[guest.server_id] -= 1
             if not self._claims[guest.server_id]:
                 del self._claims[guest.server_id]
@@ -81,6 +98,7 @@ class Tracker:
     def release(self, server_id: str) -> None:
         """The guest is gone."""
         self._held.pop(server_id, None)
+        self._note(server_id)
 
     @property
     def usage(self) -> Usage:

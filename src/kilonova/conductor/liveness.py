@@ -7,6 +7,7 @@ nothing: everybody gets a new term before anybody is marked.
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar
@@ -108,30 +109,45 @@ class Liveness:
                 await self._flush()
             except Unavailable as error:
                 log.warning("heartbeats are kept back", cause=str(error))
+            except Exception:  # without this loop every host would go down
+                log.exception("heartbeats cannot be written")
 
     async def _flush(self) -> None:
-        now = self._clock.now()
         heard, self._heard = self._heard, {}
         if heard:
             try:
-                await self._store.run(services.seen, heard)
-            except Unavailable:
+                back, gone = await self._store.run(_write_heard, heard, at=self._clock.now())
+            except BaseException:
                 self._heard = {**heard, **self._heard}
                 raise
+            for name in back:
+                log.info("service is up", service_name=name[0], host=name[1])
+            for name in gone:
+                self._known.pop(name, None)  # its next report makes it known again
+        now = self._clock.now()
         if self._last_flush is not None and now - self._last_flush > timedelta(seconds=5 * FLUSH_S):
             self._grace_until = now + self._down_after
             log.warning("this conductor was held up; nobody is marked down for a while")
         self._last_flush = now
         if self._grace_until is not None and now < self._grace_until:
             return
-        silent = await self._store.read(services.silent, before=now - self._down_after)
-        if silent:
-            await self._store.run(_mark_down, silent, at=now)
-            for name in silent:
-                self._known.pop(name, None)
-                log.warning("service is down", service_name=name[0], host=name[1])
+        before = now - self._down_after
+        if not await self._store.read(services.any_silent, before=before):
+            return
+        for name in await self._store.run(_mark_silent, before=before, at=now):
+            self._known.pop(name, None)
+            log.warning("service is down", service_name=name[0], host=name[1])
 
 
-def _mark_down(tx: Tx, silent: list[tuple[str, str]], *, at: datetime) -> None:
-    services.mark(tx, silent, is_up=False, at=at)
+def _write_heard(
+    tx: Tx, heard: Mapping[services.Name, datetime], *, at: datetime
+) -> tuple[list[services.Name], list[services.Name]]:
+    back, gone = services.seen(tx, heard, at=at)
+    hosts.touch_by_name(tx, sorted({host for _, host in back}))
+    return back, gone
+
+
+def _mark_silent(tx: Tx, *, before: datetime, at: datetime) -> list[services.Name]:
+    silent = services.mark_silent(tx, before=before, at=at)
     hosts.touch_by_name(tx, sorted({host for _, host in silent}))
+    return silent

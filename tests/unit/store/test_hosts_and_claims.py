@@ -113,13 +113,30 @@ async def test_a_second_live_agent_of_one_host_is_refused(store: Store) -> None:
     await add_host(store, "h1")
     with pytest.raises(Conflict, match="Another compute service runs on h1"):
         await store.run(services.register, service="compute", host="h1", agent_id="other", uuid="u", at=NOW)
-    await store.run(services.mark, [("compute", "h1")], is_up=False, at=NOW)
+    later = NOW + timedelta(seconds=1)
+    assert await store.run(services.mark_silent, before=later, at=later) == [("compute", "h1")]
     assert await store.run(services.register, service="compute", host="h1", agent_id="other", uuid="u", at=NOW)
 
 
 async def test_silence_is_told(store: Store) -> None:
     await add_host(store, "h1")
-    assert await store.read(services.silent, before=NOW) == []
-    assert await store.read(services.silent, before=NOW + timedelta(seconds=1)) == [("compute", "h1")]
-    await store.run(services.seen, {("compute", "h1"): NOW + timedelta(seconds=5)})
-    assert await store.read(services.silent, before=NOW + timedelta(seconds=1)) == []
+    name, later = ("compute", "h1"), NOW + timedelta(seconds=1)
+    assert not await store.read(services.any_silent, before=NOW)
+    assert await store.read(services.any_silent, before=later)
+    assert await store.run(services.seen, {name: NOW + timedelta(seconds=5)}, at=later) == ([], [])
+    assert not await store.read(services.any_silent, before=later)
+    assert await store.run(services.mark_silent, before=later, at=later) == []
+
+
+async def test_a_heartbeat_brings_a_service_back_whoever_marked_it_down(store: Store) -> None:
+    await add_host(store, "h1")
+    name, later = ("compute", "h1"), NOW + timedelta(seconds=60)
+    assert await store.run(services.mark_silent, before=later, at=later) == [name]
+    heard = {name: later, ("compute", "gone"): later}
+    assert await store.run(services.seen, heard, at=later) == ([name], [("compute", "gone")])
+    [service] = await store.read(services.list_all)
+    assert (service.is_up, service.state_since, service.last_seen_at) == (True, later, later)
+    # A report that took the longer way does not make a service older.
+    await store.run(services.seen, {name: NOW}, at=later)
+    [service] = await store.read(services.list_all)
+    assert service.last_seen_at == later

@@ -139,6 +139,12 @@ def remove_host(tx: Tx, aggregate_id: int, host: str) -> None:
     changed(tx)
 
 
+def forget_host(tx: Tx, host: str) -> None:
+    """A host is gone for good: it is in no aggregate any more."""
+    if tx.execute(sa.delete(aggregate_hosts).where(aggregate_hosts.c.host == host)).rowcount:
+        changed(tx)
+
+
 def hosts_with_servers(tx: Tx, hosts: Sequence[str]) -> list[str]:
     """Those of `hosts` that have servers."""
     if not hosts:

@@ -1,6 +1,6 @@
 """Services: who is alive, who is disabled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -83,32 +83,55 @@ def known(tx: Tx) -> dict[tuple[str, str], tuple[str, bool]]:
     return {(row.service, row.host): (row.agent_id, row.is_up) for row in rows}
 
 
-def seen(tx: Tx, when: Mapping[tuple[str, str], datetime]) -> None:
-    """Record many heartbeats at once: (service, host) to the time of the last."""
-    if when:
+Name = tuple[str, str]
+"""(service, host)."""
+
+_OF_NAME = (_c.service == sa.bindparam("s"), _c.host == sa.bindparam("h"))
+_SEEN = (
+    sa.update(services)
+    .where(*_OF_NAME, _c.last_seen_at < sa.bindparam("t", type_=_c.last_seen_at.type))
+    .values(last_seen_at=sa.bindparam("t", type_=_c.last_seen_at.type))
+)
+
+
+def seen(tx: Tx, when: Mapping[Name, datetime], *, at: datetime) -> tuple[list[Name], list[Name]]:
+    """Record many heartbeats at once: name to the time of the last.
+
+    Returns:
+        Those that had been marked down and are up again from now on, and those that there are no longer.
+    """
+    if not when:
+        return [], []
+    tx.execute(_SEEN, [{"s": service, "h": host, "t": heard} for (service, host), heard in sorted(when.items())])
+    state = {(row.service, row.host): row.is_up for row in tx.execute(sa.select(_c.service, _c.host, _c.is_up))}
+    back = [name for name in sorted(when) if state.get(name) is False]
+    if back:
         tx.execute(
-            sa.update(services)
-            .where(_c.service == sa.bindparam("s"), _c.host == sa.bindparam("h"))
-            .values(last_seen_at=sa.bindparam("t", type_=_c.last_seen_at.type)),
-            [{"s": service, "h": host, "t": at} for (service, host), at in sorted(when.items())],
+            sa.update(services).where(*_OF_NAME).values(is_up=True, state_since=at),
+            [{"s": service, "h": host} for service, host in back],
         )
+    return back, [name for name in sorted(when) if name not in state]
 
 
-def mark(tx: Tx, names: Sequence[tuple[str, str]], *, is_up: bool, at: datetime) -> None:
-    """Services went down, or came up again."""
-    if names:
-        tx.execute(
+def mark_silent(tx: Tx, *, before: datetime, at: datetime) -> list[Name]:
+    """Mark services down that were last seen before `before`; which these are."""
+    is_silent = (_c.is_up, _c.last_seen_at < before)
+    names = sorted((row.service, row.host) for row in tx.execute(sa.select(_c.service, _c.host).where(*is_silent)))
+    # Another conductor may hear of one at this very moment: the condition is asked once more.
+    return [
+        (service, host)
+        for service, host in names
+        if tx.execute(
             sa.update(services)
-            .where(_c.service == sa.bindparam("s"), _c.host == sa.bindparam("h"))
-            .values(is_up=is_up, state_since=at),
-            [{"s": service, "h": host} for service, host in names],
-        )
+            .where(_c.service == service, _c.host == host, *is_silent)
+            .values(is_up=False, state_since=at)
+        ).rowcount
+    ]
 
 
-def silent(tx: Tx, *, before: datetime) -> list[tuple[str, str]]:
-    """Services that count as up and were last seen before `before`."""
-    rows = tx.execute(sa.select(_c.service, _c.host).where(_c.is_up, _c.last_seen_at < before))
-    return [(row.service, row.host) for row in rows]
+def any_silent(tx: Tx, *, before: datetime) -> bool:
+    """Whether a service counts as up and was last seen before `before`."""
+    return tx.execute(sa.select(_c.id).where(_c.is_up, _c.last_seen_at < before).limit(1)).first() is not None
 
 
 def list_all(tx: Tx, *, service: str | None = None, host: str | None = None) -> list[Service]:

@@ -101,34 +101,35 @@ def insert(
 def lease_due(tx: Tx, *, owner: str, now: datetime, until: datetime, limit: int, kinds: Collection[str]) -> list[Task]:
     """Lease up to `limit` tasks that are due and in nobody's hands, oldest first."""
     free = sa.or_(_t.lease_until.is_(None), _t.lease_until < now)
-    ids = [
-        row.id
-        for row in tx.execute(
-            sa.select(_t.id)
-            .where(_t.outcome.is_(None), _t.due_at <= now, free, _t.kind.in_(kinds))
-            .order_by(_t.due_at)
-            .limit(limit)
-        )
-    ]
-    if not ids:
-        return []
-    subjects = sa.select(_t.subject).where(_t.id.in_(ids))
-    tx.execute(sa.update(task_subjects).where(_s.subject.in_(subjects)).values(epoch=_s.epoch + 1))
-    epoch = sa.select(_s.epoch).where(_s.subject == _t.subject).scalar_subquery()
-    tx.execute(
-        sa.update(tasks)
-        .where(_t.id.in_(ids), _t.outcome.is_(None), free)
-        .values(lease_owner=owner, lease_until=until, epoch=epoch)
+    due = (
+        sa.select(_t.id, _t.subject)
+        .where(_t.outcome.is_(None), _t.due_at <= now, free, _t.kind.in_(kinds))
+        .order_by(_t.due_at)
+        .limit(limit)
     )
-    rows = tx.execute(
+    if tx.dialect != "sqlite":  # which has one writer at a time
+        due = due.with_for_update(skip_locked=True)
+    rows = tx.execute(due).all()
+    if not rows:
+        return []
+    ids = [row.id for row in rows]
+    # In order of subjects, so that two workers who bump the same ones wait for each other and do not lock up.
+    for subject in sorted({row.subject for row in rows}):
+        tx.execute(_BUMP_EPOCH, {"who": subject})
+    epoch = sa.select(_s.epoch).where(_s.subject == _t.subject).scalar_subquery()
+    tx.execute(sa.update(tasks).where(_t.id.in_(ids)).values(lease_owner=owner, lease_until=until, epoch=epoch))
+    leased = tx.execute(
         sa.select(
             _t.id, _t.kind, _t.subject, _t.step, _t.undoing, _t.payload, _t.failure, _t.attempt, _t.tries,
             _t.epoch, _t.request_id,
         )
-        .where(_t.id.in_(ids), _t.lease_owner == owner, _t.lease_until == until)
+        .where(_t.id.in_(ids))
         .order_by(_t.due_at)
     )  # fmt: skip
-    return [_task(row) for row in rows]
+    return [_task(row) for row in leased]
+
+
+_BUMP_EPOCH = sa.update(task_subjects).where(_s.subject == sa.bindparam("who")).values(epoch=_s.epoch + 1)
 
 
 def _task(row: Any) -> Task:
