@@ -72,6 +72,25 @@ def _is_secret(key: str) -> bool:
     return any(word in key for word in _SECRET_WORDS)
 
 
+class _Level:
+    """Drops what is below the level, which can change while the process runs."""
+
+    level = logging.INFO
+
+    def __call__(self, _: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if method == "debug" and self.level > logging.DEBUG:
+            raise structlog.DropEvent
+        return event
+
+
+_level = _Level()
+
+
+def set_debug(debug: bool) -> None:
+    """Log lines below INFO from now on, or no longer."""
+    _level.level = logging.DEBUG if debug else logging.INFO
+
+
 class _Files:
     """One append-only file a service, opened when it first speaks."""
 
@@ -103,8 +122,10 @@ def set_up(log_dir: Path | None, *, debug: bool = False, stderr: bool = False) -
     """
     if log_dir is not None:
         log_dir.mkdir(parents=True, exist_ok=True)
+    set_debug(debug)
     structlog.configure(
         processors=[
+            _level,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
@@ -112,7 +133,7 @@ def set_up(log_dir: Path | None, *, debug: bool = False, stderr: bool = False) -
             _mask,
             _Files(log_dir, stderr),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         cache_logger_on_first_use=log_dir is not None,  # a service: set up once; tests set up many times
     )
     # Libraries that speak through the standard module: their warnings are worth keeping.

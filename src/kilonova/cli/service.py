@@ -77,11 +77,23 @@ def run(args: argparse.Namespace) -> int:
         return 2
     log.set_up(Path(options.log_dir) if options.log_dir else state.logs, debug=args.debug or options.debug)
 
+    def read_again() -> None:
+        """SIGHUP: take over what can be changed while the process runs."""
+        told = log.get_logger("kilonova.cli.service")
+        try:
+            debug = Config(args.config_file).get(DeploymentOptions).debug
+        except ConfigError as error:
+            told.error("the configuration cannot be read; all stays as it was", cause=str(error))
+            return
+        log.set_debug(args.debug or debug)
+        told.info("configuration was read again; what is not 'debug' needs a restart", debug=args.debug or debug)
+
     async def until_stopped() -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(sign, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, read_again)
         starting = asyncio.create_task(service.start())
         stopped = asyncio.create_task(stopping.wait())
         await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)

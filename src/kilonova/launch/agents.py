@@ -17,6 +17,7 @@ from kilonova.model.epochs import Epochs
 from kilonova.model.errors import CloudError
 from kilonova.network.agent import NetworkAgent
 from kilonova.network.fake import FakeNetworkAgent
+from kilonova.network.options import NetworkAgentOptions
 from kilonova.rpc.server import RpcServer
 from kilonova.rpcapi.compute import ComputeAPI
 from kilonova.rpcapi.network import NetworkAPI
@@ -171,6 +172,7 @@ def _network(process: Process, host: str, api_url: str) -> NetworkAgent:
         host,
         process.state.host(host) / "network",
         process.calls.conductor,
+        process.config.get(NetworkAgentOptions),
         table=f"kilonova_{_owner(process, host)[:8]}",
         api_url=api_url,
         secret=process.state.secret("metadata"),

@@ -21,6 +21,7 @@ from kilonova.scheduler.options import PciOptions
 from kilonova.store import migrations
 from kilonova.store.engine import Store
 from kilonova.store.queries import quotas
+from kilonova.store.transactions import Tx
 from kilonova.tasks.engine import Engine, TaskOptions
 
 log = get_logger(__name__)
@@ -63,8 +64,13 @@ async def _reach(store: Store) -> None:
         raise Unavailable(str(error).splitlines()[0]) from None
 
 
-async def start_conductor(process: Process, store: Store, *, api_url: str, alone: bool) -> None:
-    """Run tasks and answer agents.
+def answers(tx: Tx) -> None:
+    """The database answers."""
+    quotas.limits(tx, "")
+
+
+async def start_conductor(process: Process, store: Store, *, api_url: str, alone: bool) -> Engine[Hands]:
+    """Run tasks and answer agents; the engine of the tasks, to look at.
 
     Args:
         api_url: where agents fetch images.
@@ -91,6 +97,7 @@ async def start_conductor(process: Process, store: Store, *, api_url: str, alone
         process.at_end(housekeeping.stop)
     endpoint = ConductorEndpoint(store, clock, ids, engine, liveness)
     await process.serve(ConductorAPI, endpoint, service="conductor")
+    return engine
 
 
 async def start_scheduler(process: Process, store: Store) -> None:

@@ -7,6 +7,7 @@ agents has none, and needs no library for one.
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from kilonova.base.config import Config, ConfigError
@@ -15,6 +16,7 @@ from kilonova.compute.options import ComputeOptions
 from kilonova.launch.addresses import Address
 from kilonova.launch.agents import COMPUTE, NETWORK, Agents, choose_virt
 from kilonova.launch.heartbeats import start_heartbeats
+from kilonova.launch.operations import Operations, OperationsOptions
 from kilonova.launch.options import ApiOptions, ComputeServiceOptions, DatabaseOptions, DeploymentOptions
 from kilonova.launch.process import Process
 from kilonova.launch.state import StateDir
@@ -55,9 +57,11 @@ class ServiceProcess:
         self._locks = contextlib.ExitStack()
         try:
             self._listen = Address.parse(config.get(ApiOptions).listen)
+            look_at = Address.parse(config.get(OperationsOptions).listen)
         except ValueError as error:
-            raise ConfigError(f"[api] listen: {error}") from None
+            raise ConfigError(f"listen: {error}") from None
         self.process = Process(state, config, transport, name="-".join(self.services), host=self._deployment.host)
+        self.operations = Operations(self.process, look_at, self.services)
 
     async def start(self) -> None:
         """Bring the services up. Waits for the broker and the database as long as it takes.
@@ -69,6 +73,7 @@ class ServiceProcess:
         """
         process, readiness = self.process, self.process.readiness
         readiness.wait_for("broker", "not connected yet")
+        await self.operations.start()
         await process.open()
         readiness.is_up("broker")
         if any(service in CONTROL for service in self.services):
@@ -95,8 +100,10 @@ class ServiceProcess:
         url = self.config.get(DatabaseOptions).connection or process.state.database_url
         store = await control.open_store(process, url, migrate=False)
         readiness.is_up("database")
+        self.operations.add_check("database", partial(store.read, control.answers))
         if "conductor" in self.services:
-            await control.start_conductor(process, store, api_url=api_url, alone=False)
+            engine = await control.start_conductor(process, store, api_url=api_url, alone=False)
+            self.operations.add_section("tasks", engine.look)
         if "scheduler" in self.services:
             await control.start_scheduler(process, store)
         if "api" in self.services:

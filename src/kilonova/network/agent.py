@@ -13,6 +13,7 @@ from kilonova.model.network_plans import NetworkPlan, PortPlan
 from kilonova.network import bridge, nftables
 from kilonova.network.dnsmasq import AddressServer
 from kilonova.network.metadata_proxy import MetadataProxy
+from kilonova.network.options import NetworkAgentOptions
 from kilonova.rpcapi.conductor import ConductorAPI
 from kilonova.rpcapi.network import NetworkAPI
 
@@ -23,7 +24,15 @@ class NetworkAgent(NetworkAPI):
     """Flat networks with DHCP on Linux bridges."""
 
     def __init__(
-        self, host: str, directory: Path, conductor: ConductorAPI, *, table: str, api_url: str, secret: str
+        self,
+        host: str,
+        directory: Path,
+        conductor: ConductorAPI,
+        options: NetworkAgentOptions,
+        *,
+        table: str,
+        api_url: str,
+        secret: str,
     ) -> None:
         """
         Args:
@@ -34,6 +43,7 @@ class NetworkAgent(NetworkAPI):
         self._host = host
         self._directory = directory
         self._conductor = conductor
+        self._options = options
         self._table = table
         self._api_url = api_url
         self._secret = secret
@@ -94,7 +104,7 @@ class NetworkAgent(NetworkAPI):
         directory = self._directory / network_id
         directory.mkdir(exist_ok=True)
         (directory / "bridge").write_text(network.bridge)
-        await bridge.ensure(network)
+        await bridge.ensure(network, card=self._card_of(network))
         if any(subnet.enable_dhcp for subnet in network.subnets):
             await AddressServer(directory).ensure(network, self._ports_of(network_id))
         address = next((subnet.host_address for subnet in network.subnets if subnet.host_address), None)
@@ -113,7 +123,12 @@ class NetworkAgent(NetworkAPI):
 
     async def _rules(self) -> None:
         proxies = {network_id: (proxy.address, proxy.port) for network_id, proxy in self._proxies.items()}
-        await nftables.apply(self._table, list(self._networks.values()), list(self._ports.values()), proxies)
+        networks = list(self._networks.values())
+        cards = {network.id: card for network in networks if (card := self._card_of(network))}
+        await nftables.apply(self._table, networks, list(self._ports.values()), proxies, cards)
+
+    def _card_of(self, network: NetworkPlan) -> str:
+        return self._options.flat_interface if network.name == self._options.flat_network_name else ""
 
     def _who(self, network_id: str, source: str) -> tuple[str, str] | None:
         for port in self._ports_of(network_id):

@@ -7,14 +7,16 @@ live on one machine. They are always written whole, in one transaction. IPv6 doe
 from collections.abc import Mapping, Sequence
 
 from kilonova.model.network_plans import NetworkPlan, PortPlan
+from kilonova.network.bridge import mac_of
 from kilonova.network.commands import run
 
 METADATA = "169.254.169.254"
 
 
-def _anti_spoofing(table: str, ports: Sequence[PortPlan]) -> list[str]:
+def _anti_spoofing(table: str, ports: Sequence[PortPlan], segment: Sequence[str]) -> list[str]:
     lines = [
         f"table bridge {table} {{",
+        *segment,
         "  chain from_guests {",
         "    type filter hook prerouting priority -200; policy accept;",
     ]
@@ -38,6 +40,36 @@ def _anti_spoofing(table: str, ports: Sequence[PortPlan]) -> list[str]:
             lines.append("    ether type != { ip, arp } drop")
         lines.append("  }")
     return [*lines, "}"]
+
+
+def _segment(networks: Sequence[NetworkPlan], cards: Mapping[str, str]) -> list[str]:
+    """What stays on each host: the host's own address and MAC, which are the same on all, and address servers."""
+    incoming: list[str] = []
+    outgoing: list[str] = []
+    for network in networks:
+        card = cards.get(network.id)
+        if card is None:
+            continue
+        own = ", ".join(subnet.host_address for subnet in network.subnets if subnet.host_address)
+        for lines, direction in ((incoming, "iifname"), (outgoing, "oifname")):
+            at = f'    {direction} "{card}"'
+            lines.append(f"{at} ether saddr {mac_of(network)} drop")
+            lines.append(f"{at} ether daddr {mac_of(network)} drop")
+            lines.append(f"{at} udp dport {{ 67, 68 }} drop")
+            if own:
+                lines += [f"{at} {what} {{ {own} }} drop" for what in ("arp saddr ip", "arp daddr ip", "ip saddr")]
+    if not incoming:
+        return []
+    return [
+        "  chain from_segment {",
+        "    type filter hook prerouting priority -190; policy accept;",
+        *incoming,
+        "  }",
+        "  chain to_segment {",
+        "    type filter hook postrouting priority 0; policy accept;",
+        *outgoing,
+        "  }",
+    ]
 
 
 def _metadata(table: str, networks: Sequence[NetworkPlan], proxies: Mapping[str, tuple[str, int]]) -> list[str]:
@@ -65,9 +97,15 @@ async def apply(
     networks: Sequence[NetworkPlan],
     ports: Sequence[PortPlan],
     proxies: Mapping[str, tuple[str, int]],
+    cards: Mapping[str, str],
 ) -> None:
-    """Put these rules in the place of those before, at once. `proxies`: network id to address and port."""
+    """Put these rules in the place of those before, at once.
+
+    Args:
+        proxies: network id to address and port.
+        cards: network id to the card by which other hosts are reached.
+    """
     lines = _gone(table)
     if ports:
-        lines += _anti_spoofing(table, ports) + _metadata(table, networks, proxies)
+        lines += _anti_spoofing(table, ports, _segment(networks, cards)) + _metadata(table, networks, proxies)
     await run("nft", "-f", "-", stdin="\n".join(lines) + "\n")

@@ -85,6 +85,7 @@ class Engine(Generic[S]):
         self._services = services
         self.owner = ids.uuid()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._workers: dict[str, _Worker[S]] = {}
         self._awake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -120,6 +121,23 @@ class Engine(Generic[S]):
     def inspect(self) -> list[str]:
         """Ids of the tasks in hand."""
         return sorted(self._running)
+
+    def look(self) -> list[dict[str, object]]:
+        """The tasks in hand, oldest first, as an operator wants to see them."""
+        now = self._clock.now()
+        return [
+            {
+                "task": worker.task.id,
+                "kind": worker.task.kind,
+                "subject": worker.task.subject,
+                "step": worker.step_name,
+                "undoing": worker.task.undoing,
+                "attempt": worker.task.attempt,
+                "tries": worker.task.tries,
+                "seconds": (now - worker.since).total_seconds(),
+            }
+            for worker in self._workers.values()
+        ]
 
     # ---- leases -------------------------------------------------------------------------------------
 
@@ -208,10 +226,14 @@ class Engine(Generic[S]):
                 self._options,
                 self._services,
             )
+            self._workers[task.id] = worker
             try:
                 await worker.run_to_the_end()
             except LeaseLost:
                 log.info("task is in other hands now", step=worker.step_name)
+            finally:
+                if self._workers.get(task.id) is worker:
+                    del self._workers[task.id]
 
 
 class _PutBack(Exception):
@@ -239,6 +261,12 @@ class _Worker(Generic[S]):
         self._options = options
         self._services = services
         self._finished = False
+        self.since = clock.now()
+
+    @property
+    def task(self) -> Task:
+        """The task as it is now."""
+        return self._task
 
     @property
     def step_name(self) -> str:

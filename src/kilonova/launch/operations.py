@@ -1,0 +1,154 @@
+"""What every process tells operators of itself, on loopback: ``/healthz``, ``/readyz``, ``/metrics``, ``/inspect``.
+
+Where it listens stands in a file below the state directory, so that `kilonova inspect` finds every process of a
+machine. It is a server of its own and not the API's: agents have no API, and users have no business here.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+import orjson
+from prometheus_client import Gauge, generate_latest
+
+from kilonova import __version__
+from kilonova.api.http.server import HttpServer, ServerOptions
+from kilonova.base.log import get_logger
+from kilonova.launch.addresses import Address
+from kilonova.launch.process import Process
+from kilonova.launch.state import write_private
+from kilonova.model.errors import CloudError
+
+log = get_logger(__name__)
+
+CHECK_S = 3.0
+"""Seconds after which a check counts as failed."""
+
+Check = Callable[[], Awaitable[object]]
+Section = Callable[[], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationsOptions:
+    """``[operations]`` of kilonova.conf."""
+
+    section: ClassVar[str] = "operations"
+
+    listen: str = "127.0.0.1:0"
+    """Where each process answers ``/healthz``, ``/readyz``, ``/metrics`` and ``/inspect``; port 0 is any free one, to
+    be found in ``STATE/run``. Anybody who reaches it can read it: leave it on loopback, or behind a firewall."""
+
+
+class Operations:
+    """One process's answers."""
+
+    def __init__(self, process: Process, listen: Address, services: tuple[str, ...]) -> None:
+        self._process = process
+        self._services = services
+        self._checks: dict[str, Check] = {"broker": process.transport.depths}
+        self._sections: dict[str, Section] = {
+            "calls waiting for an answer": lambda: [msgspec.to_builtins(call) for call in process.rpc.inspect()],
+            "messages in hand": lambda: [
+                msgspec.to_builtins(message) for server in process.servers for message in server.inspect()
+            ],
+        }
+        self._http = HttpServer(self._answer, listen.host, listen.port, ServerOptions())
+        self._file = process.state.root / "run" / f"{process.host}-{process.name}.json"
+        registry = process.readiness.registry
+        Gauge(
+            "kilonova_calls_waiting", "Calls to other services without an answer yet", registry=registry
+        ).set_function(lambda: len(process.rpc.inspect()))
+        Gauge("kilonova_messages_in_hand", "Messages being worked on", registry=registry).set_function(
+            lambda: sum(len(server.inspect()) for server in process.servers)
+        )
+
+    def add_check(self, name: str, check: Check) -> None:
+        """`check` raises, or does not end, when this process cannot do its work."""
+        self._checks[name] = check
+
+    def add_section(self, name: str, section: Section) -> None:
+        """Something to look at: a list of objects, or one."""
+        self._sections[name] = section
+
+    async def start(self) -> None:
+        """Listen until the process ends.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        await self._http.start()
+        self._process.at_end(self.stop)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        told = {"pid": os.getpid(), "url": self._http.url, "services": self._services, "host": self._process.host}
+        write_private(self._file, orjson.dumps(told).decode())
+
+    async def stop(self) -> None:
+        """Fall silent."""
+        self._file.unlink(missing_ok=True)
+        await self._http.stop(drain_s=1.0)
+
+    async def readiness(self) -> dict[str, str]:
+        """What this process still waits for, or cannot reach: name to cause. Empty: it can do all of its work."""
+        waiting = dict(self._process.readiness.waiting)
+        names = [name for name in self._checks if name not in waiting]
+        causes = await asyncio.gather(*(_cause(self._checks[name]) for name in names))
+        return waiting | {name: cause for name, cause in zip(names, causes, strict=True) if cause}
+
+    async def inspect(self) -> dict[str, Any]:
+        """Everything at once."""
+        found: dict[str, Any] = {
+            "version": __version__,
+            "host": self._process.host,
+            "services": self._services,
+            "pid": os.getpid(),
+            "waiting for": await self.readiness(),
+        }
+        for name, section in self._sections.items():
+            found[name] = section()
+        with contextlib.suppress(CloudError, TimeoutError):
+            async with asyncio.timeout(CHECK_S):
+                found["queues"] = [
+                    {"queue": name, **msgspec.to_builtins(depth)}
+                    for name, depth in (await self._process.transport.depths()).items()
+                ]
+        return found
+
+    async def _answer(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        status, content_type, body = 200, b"application/json", b""
+        match scope["path"]:
+            case "/healthz":
+                body = orjson.dumps({"alive": True})
+            case "/readyz":
+                waiting = await self.readiness()
+                status = 503 if waiting else 200
+                body = orjson.dumps({"ready": not waiting, "waiting_for": waiting})
+            case "/metrics":
+                content_type = b"text/plain; version=0.0.4; charset=utf-8"
+                body = generate_latest(self._process.readiness.registry)
+            case "/inspect":
+                body = orjson.dumps(await self.inspect(), default=str)
+            case _:
+                status, body = 404, orjson.dumps({"paths": ["/healthz", "/readyz", "/metrics", "/inspect"]})
+        headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _cause(check: Check) -> str:
+    """Why a check fails; empty if it does not."""
+    try:
+        async with asyncio.timeout(CHECK_S):
+            await check()
+    except TimeoutError:
+        return f"no answer within {CHECK_S:g} s"
+    except CloudError as error:
+        return error.message
+    except Exception as error:  # whatever a check meets is an answer
+        return f"{type(error).__name__}: {error}"
+    return ""
