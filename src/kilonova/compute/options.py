@@ -37,5 +37,8 @@ class ComputeOptions:
     reserved_host_disk_mb: int = 1024
     """Disk in MiB kept for the host itself; rounded up to GiB."""
 
+    max_concurrent_builds: int = 10
+    """Guests that one host makes at the same time; more wait their turn."""
+
     image_cache_days: float = 1.0
     """Days after which an image that no guest here uses leaves the cache."""

@@ -12,6 +12,7 @@ from kilonova.base.ids import Ids
 from kilonova.base.log import bind, get_logger
 from kilonova.compute.agent import ComputeAgent
 from kilonova.compute.endpoint import ComputeEndpoint
+from kilonova.compute.epoch_book import EpochBook
 from kilonova.compute.options import ComputeOptions
 from kilonova.compute.tracker import Tracker
 from kilonova.launch.state import StateDir
@@ -86,7 +87,9 @@ def build_host(around: Surroundings, host: str, virt: str) -> HostAgents:
     """The agents of `host`, not started."""
     conductor = ConductorClient(around.rpc.target_of(ConductorAPI))
     agent_id = around.ids.uuid()
-    epochs, tracker = Epochs(), Tracker()
+    tracker, options = Tracker(), around.config.get(ComputeOptions)
+    book = EpochBook(around.state.host(host) / "epochs")
+    epochs = Epochs(known=book.read(), record=book.record)
     if virt == "fake":
         driver, network, clean_up = _fake_parts(around, host)
     else:
@@ -101,10 +104,10 @@ def build_host(around: Surroundings, host: str, virt: str) -> HostAgents:
         tracker,
         epochs,
         around.clock,
-        around.config.get(ComputeOptions),
+        options,
     )
     ends: list[tuple[type, object]] = [
-        (ComputeAPI, ComputeEndpoint(host, driver, tracker, epochs)),
+        (ComputeAPI, ComputeEndpoint(host, driver, tracker, epochs, builds=options.max_concurrent_builds)),
         (NetworkAPI, network),
     ]
     servers = [
