@@ -31,7 +31,9 @@ class ComputeEndpoint(ComputeAPI):
             self._tracker.observe((await self._driver.list_guests()).values(), since=moment)
             async with self._tracker.claim(guest):
                 await self._driver.spawn(guest)
-        log.info("guest runs", server=guest.server_id, guest=guest.name, driver=self._driver.name)
+        log.info(
+            "guest runs", server=guest.server_id, guest=guest.name, driver=self._driver.name, flavor=guest.flavor_name
+        )
 
     async def destroy(self, server_id: str, *, epoch: int) -> None:
         async with self._epochs.enter(server_id, epoch):

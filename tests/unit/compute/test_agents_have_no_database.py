@@ -22,5 +22,5 @@ assert not bad, f"launch/agents.py loads {bad}"
 
 
 def test_the_launch_path_of_an_agent_loads_no_database() -> None:
-    ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)  # noqa: S603
+    ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
