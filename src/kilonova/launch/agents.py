@@ -1,5 +1,6 @@
 """Build the agents of one host: compute and network, on real parts or simulated ones."""
 
+import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -70,8 +71,7 @@ class HostAgents:
 
     async def stop(self) -> None:
         """Finish what is in hand, then let go; guests and their networks stay."""
-        for server in self.servers:
-            await server.stop(drain_s=5.0)
+        await asyncio.gather(*(server.stop(drain_s=5.0) for server in self.servers))
         await self.compute.stop()
         await self.network.close()
 
