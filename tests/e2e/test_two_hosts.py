@@ -4,6 +4,7 @@ The machines are network namespaces; RabbitMQ and the control services run in th
 database is reached by its socket. The client is the real one.
 """
 
+import contextlib
 import json
 import re
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from tests.e2e.conftest import CLIENT, GUEST_IMAGE
 from tests.support.brokers import RabbitMQ
-from tests.support.databases import PostgreSQL
+from tests.support.databases import PostgreSQL, running
 from tests.support.deployment import Deployment
 from tests.support.machines import Machine, Machines
 from tests.support.remains import Remains
@@ -38,11 +39,11 @@ def cloud(tmp_path: Path, machines: Machines) -> Iterator[Deployment]:
             parent.chmod(0o755)
     ctl = machines["ctl"]
     remains = {name: Remains(tmp_path / "cloud" / name) for name in ("one", "two")}
-    database = PostgreSQL(tmp_path / "db")
     broker = RabbitMQ(tmp_path / "rabbit", address=ctl.address, enter=ctl.enter)
     deployment = None
+    stack = contextlib.ExitStack()
     try:
-        database.start()
+        database = stack.enter_context(running(PostgreSQL))
         database.create("cloud")
         broker.start()
         url = f"postgresql+psycopg://kilonova:{database.password}@/cloud?host={database.root}&port={database.port}"
@@ -69,7 +70,7 @@ def cloud(tmp_path: Path, machines: Machines) -> Iterator[Deployment]:
         for found in remains.values():
             found.remove_all()
         broker.stop()
-        database.stop()
+        stack.close()
 
 
 class Client:

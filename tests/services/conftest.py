@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support.brokers import RabbitMQ
-from tests.support.databases import DatabaseServer, MariaDB, PostgreSQL
+from tests.support.databases import DatabaseServer, MariaDB, PostgreSQL, running
 
 
 @pytest.fixture(scope="session")
@@ -16,16 +16,12 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer]:
-    server = PostgreSQL(tmp_path_factory.mktemp("postgresql"))
-    server.start()
-    yield server
-    server.stop()
+def postgresql() -> Iterator[DatabaseServer]:
+    with running(PostgreSQL) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseServer]:
-    server = MariaDB(tmp_path_factory.mktemp("mariadb"))
-    server.start()
-    yield server
-    server.stop()
+def mariadb() -> Iterator[DatabaseServer]:
+    with running(MariaDB) as server:
+        yield server

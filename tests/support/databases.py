@@ -12,8 +12,10 @@ import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -49,9 +51,6 @@ class DatabaseServer(ABC):
         if os.geteuid() == 0:
             account = pwd.getpwnam(self.user)
             os.chown(root, account.pw_uid, account.pw_gid)
-            for parent in root.parents:  # its user must come by
-                if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
 
     @abstractmethod
     def _prepare(self) -> None: ...
@@ -80,15 +79,22 @@ class DatabaseServer(ABC):
         """Start it; return when it answers."""
         if not (self.root / "data").exists():
             self._prepare()
+        deadline = time.monotonic() + START_S
+        self._spawn()
+        while not self._answers():
+            assert self.process is not None
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no start: {(self.root / 'server.out').read_text(errors='replace')[-3000:]}")
+            if self.process.poll() is not None:  # what was killed may take a moment to let go of its memory and locks
+                time.sleep(0.5)
+                self._spawn()
+            time.sleep(0.05)
+
+    def _spawn(self) -> None:
         with (self.root / "server.out").open("ab") as output:
             self.process = subprocess.Popen(
                 self._as_user(self._command()), stdout=output, stderr=output, cwd=self.root, start_new_session=True
             )
-        deadline = time.monotonic() + START_S
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"no start: {(self.root / 'server.out').read_text(errors='replace')[-3000:]}")
-            time.sleep(0.05)
 
     def _answers(self) -> bool:
         engine = sa.create_engine(self._admin_url(), poolclass=sa.NullPool)
@@ -133,6 +139,22 @@ class DatabaseServer(ABC):
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+@contextlib.contextmanager
+def running(kind: type[DatabaseServer]) -> Iterator[DatabaseServer]:
+    """A server in a directory of its own, which goes with it.
+
+    Not one of pytest's: each start of pytest closes the way to those for everybody but its own user.
+    """
+    with tempfile.TemporaryDirectory(prefix="kilonova-database-", ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o755)
+        server = kind(Path(directory) / "server")
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 class PostgreSQL(DatabaseServer):

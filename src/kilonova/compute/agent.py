@@ -24,6 +24,9 @@ from kilonova.virt.driver import VirtDriver, capabilities
 
 log = get_logger(__name__)
 
+_SLOWEST = 4
+"""Work that fails again and again comes at this many times its interval."""
+
 
 class ComputeAgent:
     """Keeps one host and the conductor in agreement. Commands come in through `ComputeEndpoint`."""
@@ -71,7 +74,7 @@ class ComputeAgent:
         """Begin the periodic work."""
         options = self._options
         self._loops = [
-            self._every(options.report_interval, self._heartbeat, "heartbeat"),
+            self._every(options.report_interval, self._heartbeat, "heartbeat", slowest=1),
             self._every(options.update_resources_interval, self.report, "report"),
             self._every(options.sync_power_state_interval, self.reconcile, "reconcile"),
         ]
@@ -94,7 +97,9 @@ class ComputeAgent:
         await reconcile(self.host, self._conductor, self._driver, self._tracker, self._epochs)
 
     async def _heartbeat(self) -> None:
-        await self._conductor.heartbeat("compute", self.host, agent_id=self._agent_id)
+        answer = await self._conductor.heartbeat("compute", self.host, agent_id=self._agent_id)
+        if not answer.known:
+            await self.report()
 
     def _complete(self, report: HostReport) -> HostReport:
         options, usage = self._options, self._tracker.usage
@@ -114,16 +119,21 @@ class ComputeAgent:
         self._tracker.set_capacity(whole)
         return whole
 
-    def _every(self, seconds: float, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+    def _every(
+        self, seconds: float, work: Callable[[], Awaitable[None]], name: str, slowest: int = _SLOWEST
+    ) -> asyncio.Task[None]:
         async def forever() -> None:
             set_service("compute", host=self.host)
+            failures = 0
             while True:
-                await self._clock.sleep(seconds)
+                await self._clock.sleep(seconds * min(2 ** min(failures, 8), slowest))
+                failures += 1
                 try:
                     await work()
+                    failures = 0
                 except CloudError as error:
-                    log.warning("periodic work failed", work=name, cause=error.message)
+                    log.warning("periodic work failed", work=name, cause=error.message, failures=failures)
                 except Exception:
-                    log.exception("periodic work failed", work=name)
+                    log.exception("periodic work failed", work=name, failures=failures)
 
         return asyncio.create_task(forever(), name=f"compute.{name}.{self.host}")

@@ -1,5 +1,7 @@
 """Commands of conductor tasks: checks the epoch, holds the claim, calls the driver."""
 
+import asyncio
+
 from kilonova.base.log import get_logger
 from kilonova.compute.tracker import Tracker
 from kilonova.model.epochs import Epochs
@@ -14,16 +16,24 @@ log = get_logger(__name__)
 class ComputeEndpoint(ComputeAPI):
     """The agent's end of `ComputeAPI`."""
 
-    def __init__(self, host: str, driver: VirtDriver, tracker: Tracker, epochs: Epochs) -> None:
+    def __init__(self, host: str, driver: VirtDriver, tracker: Tracker, epochs: Epochs, *, builds: int = 10) -> None:
+        """`builds`: guests that are made at the same time at the most; more wait their turn."""
         self._host = host
         self._driver = driver
         self._tracker = tracker
         self._epochs = epochs
+        self._builds = asyncio.Semaphore(builds)
 
     async def spawn(self, guest: GuestSpec, *, epoch: int) -> None:
-        async with self._epochs.enter(guest.server_id, epoch), self._tracker.claim(guest):
-            await self._driver.spawn(guest)
-        log.info("guest runs", server=guest.server_id, guest=guest.name, driver=self._driver.name)
+        async with self._epochs.enter(guest.server_id, epoch), self._builds:
+            # Guests that nobody told us of take room too: the claim is held against what is really here.
+            moment = self._tracker.moment()
+            self._tracker.observe((await self._driver.list_guests()).values(), since=moment)
+            async with self._tracker.claim(guest):
+                await self._driver.spawn(guest)
+        log.info(
+            "guest runs", server=guest.server_id, guest=guest.name, driver=self._driver.name, flavor=guest.flavor_name
+        )
 
     async def destroy(self, server_id: str, *, epoch: int) -> None:
         async with self._epochs.enter(server_id, epoch):

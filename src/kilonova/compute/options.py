@@ -46,5 +46,8 @@ class ComputeOptions:
     traits: tuple[str, ...] = ()
     """Traits of this host that flavors ask for by `trait:CUSTOM_FAST_DISK=required`: `CUSTOM_FAST_DISK`."""
 
+    max_concurrent_builds: int = 10
+    """Guests that one host makes at the same time; more wait their turn."""
+
     image_cache_days: float = 1.0
     """Days after which an image that no guest here uses leaves the cache."""

@@ -43,11 +43,11 @@ async def reconcile(
     removed = [
         server_id
         for server_id, epoch in before.items()
-        if server_id not in records and await _remove(driver, epochs, server_id, epoch)
+        if server_id not in records and await _remove(driver, tracker, epochs, server_id, epoch)
     ]
-    began = tracker.look()
+    moment = tracker.moment()
     after = await driver.list_guests()
-    tracker.observe(after.values(), since=began)
+    tracker.observe(after.values(), since=moment)
     different: list[PowerObservation] = []
     for record in records.values():
         guest = after.get(record.server_id)
@@ -59,10 +59,11 @@ async def reconcile(
     return Reconciled(tuple(removed), tuple(observation.server_id for observation in different))
 
 
-async def _remove(driver: VirtDriver, epochs: Epochs, server_id: str, epoch: int) -> bool:
+async def _remove(driver: VirtDriver, tracker: Tracker, epochs: Epochs, server_id: str, epoch: int) -> bool:
     try:
         async with epochs.enter(server_id, epoch):
             await driver.destroy(server_id)
+            tracker.release(server_id)
     except StaleEpoch:
         return False  # a command came for it meanwhile: it is wanted after all
     except CloudError as error:

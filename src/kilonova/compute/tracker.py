@@ -40,33 +40,34 @@ class Tracker:
         self._held: dict[str, _Held] = {}
         self._claims: dict[str, int] = {}
         self._moment = 0
-        self._changed_at: dict[str, int] = {}
-
-    def look(self) -> int:
-        """The moment at which a look at the hypervisor begins, for `observe`."""
-        return self._moment
+        self._changed: dict[str, int] = {}
+        self._observed = 0
 
     def set_capacity(self, report: HostReport) -> None:
         """The host is as large as `report` says."""
         self._capacity = report
 
-    def observe(self, guests: Iterable[GuestState], *, since: int) -> None:
-        """These guests exist, as a look says that began at moment `since`.
+    def moment(self) -> int:
+        """Now, by these books: taken before the hypervisor is looked at, and given to `observe` with what was seen."""
+        return self._moment
 
-        Of guests that are being made, and of those that were made or removed since then, our own books know better.
+    def observe(self, guests: Iterable[GuestState], *, since: int) -> None:
+        """These guests existed at some time after the moment `since`.
+
+        The books win over the look for guests in the making, and for those made or removed since: the
+        look may have been before or after. A look older than one that is in the books already is dropped.
         """
+        if since < self._observed:
+            return
         held = {g.server_id: _Held(g.vcpus, g.memory_mib, g.root_gib) for g in guests}
-        newer = {server_id for server_id, at in self._changed_at.items() if at > since}
-        for server_id in newer | self._claims.keys():
-            held.pop(server_id, None)
+        self._changed = {server_id: moment for server_id, moment in self._changed.items() if moment > since}
+        for server_id in (*self._claims, *self._changed):
             if server_id in self._held:
                 held[server_id] = self._held[server_id]
+            else:
+                held.pop(server_id, None)
         self._held = held
-        self._changed_at = {server_id: at for server_id, at in self._changed_at.items() if at > since}
-
-    def _note(self, server_id: str) -> None:
-        self._moment += 1
-        self._changed_at[server_id] = self._moment
+        self._observed = since
 
     @asynccontextmanager
     async def claim(self, guest: GuestSpec) -> AsyncIterator[None]:
@@ -90,15 +91,15 @@ class Tracker:
                 self._held[guest.server_id] = before
             raise
         finally:
-            self._note(guest.server_id)
             self._claims[guest.server_id] -= 1
             if not self._claims[guest.server_id]:
                 del self._claims[guest.server_id]
+            self._touch(guest.server_id)
 
     def release(self, server_id: str) -> None:
         """The guest is gone."""
         self._held.pop(server_id, None)
-        self._note(server_id)
+        self._touch(server_id)
 
     @property
     def usage(self) -> Usage:
@@ -110,6 +111,10 @@ class Tracker:
             disk_gib=sum(h.disk_gib for h in held),
             guests=len(held),
         )
+
+    def _touch(self, server_id: str) -> None:
+        self._moment += 1
+        self._changed[server_id] = self._moment
 
     def _test(self, wanted: _Held) -> None:
         size = self._capacity

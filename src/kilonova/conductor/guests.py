@@ -43,5 +43,6 @@ def guest_spec(
         network_data=network_data_json(facts),
         admin_password=admin_password,
         extra_specs=flavor.extra_specs,
+        flavor_name=flavor.name,
         power_on=power_on,
     )

@@ -10,6 +10,7 @@ import httpx
 from kilonova.base.log import bind, get_logger
 from kilonova.compute.agent import ComputeAgent
 from kilonova.compute.endpoint import ComputeEndpoint
+from kilonova.compute.epoch_book import EpochBook
 from kilonova.compute.options import ComputeOptions
 from kilonova.compute.tracker import Tracker
 from kilonova.launch.process import Process
@@ -127,10 +128,11 @@ def _make_host(process: Process, host: str, virt: str, *, services: Collection[s
         driver = _driver(process, host, virt)
         # The same state directory is the same host: an agent that was killed is followed by itself.
         agent_id = process.state.stable_id(f"hosts/{host}/agent-id", process.ids.uuid())
-        epochs, tracker = Epochs(), Tracker()
+        book = EpochBook(process.state.host(host) / "epochs")
+        epochs, tracker = Epochs(known=book.read(), record=book.record), Tracker()
         options = process.config.get(ComputeOptions)
         compute = ComputeAgent(host, agent_id, driver, conductor, tracker, epochs, process.clock, options)
-        ends.append((ComputeAPI, ComputeEndpoint(host, driver, tracker, epochs)))
+        ends.append((ComputeAPI, ComputeEndpoint(host, driver, tracker, epochs, builds=options.max_concurrent_builds)))
     if NETWORK in services:
         network = FakeNetworkAgent() if virt == "fake" else _network(process, host, api_url)
         ends.append((NetworkAPI, network))

@@ -8,7 +8,7 @@ the older one's result any more.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,10 +38,25 @@ class _Seat:
 class Epochs:
     """The epochs one agent has seen. For one event loop; one agent has one."""
 
-    def __init__(self, *, remembered: int = 20_000) -> None:
-        """`remembered`: servers whose epoch is kept after the last command for them; the oldest go first."""
+    def __init__(
+        self,
+        *,
+        remembered: int = 20_000,
+        known: Mapping[str, int] | None = None,
+        record: Callable[[str, int], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            remembered: servers whose epoch is kept after the last command for them; the oldest go first.
+            known: epochs that were seen before the agent was started again, oldest first.
+            record: told each epoch that is higher than those before it, before its command is carried out.
+        """
         self._remembered = remembered
-        self._seats: OrderedDict[str, _Seat] = OrderedDict()
+        self._record = record
+        self._seats: OrderedDict[str, _Seat] = OrderedDict(
+            (server_id, _Seat(epoch)) for server_id, epoch in (known or {}).items()
+        )
+        self._forget_oldest()
 
     def seen(self, server_id: str) -> int:
         """The highest epoch seen for a server; 0 if none was."""
@@ -50,8 +65,7 @@ class Epochs:
 
     def learn(self, server_id: str, epoch: int) -> None:
         """Refuse commands below `epoch` from now on: what an agent is told when it starts."""
-        seat = self._seat(server_id, epoch)
-        seat.epoch = max(seat.epoch, epoch)
+        self._raise(self._seat(server_id), server_id, epoch)
         self._forget_oldest()
 
     @asynccontextmanager
@@ -64,10 +78,10 @@ class Epochs:
         Raises:
             StaleEpoch: a newer command was seen before, or came while this one waited or worked.
         """
-        seat = self._seat(server_id, epoch)
+        seat = self._seat(server_id)
         if epoch < seat.epoch:
             raise StaleEpoch(server_id=server_id, epoch=epoch, seen=seat.epoch)
-        seat.epoch = epoch
+        self._raise(seat, server_id, epoch)
         if seat.inside is not None and seat.inside.epoch < epoch and not seat.inside.superseded:
             seat.inside.superseded = True
             seat.inside.task.cancel()
@@ -82,10 +96,16 @@ class Epochs:
             seat.users -= 1
             self._forget_oldest()
 
-    def _seat(self, server_id: str, epoch: int) -> _Seat:
+    def _raise(self, seat: _Seat, server_id: str, epoch: int) -> None:
+        if epoch > seat.epoch:
+            if self._record is not None:
+                self._record(server_id, epoch)
+            seat.epoch = epoch
+
+    def _seat(self, server_id: str) -> _Seat:
         seat = self._seats.get(server_id)
         if seat is None:
-            seat = self._seats[server_id] = _Seat(epoch)
+            seat = self._seats[server_id] = _Seat(0)
         self._seats.move_to_end(server_id)
         return seat
 

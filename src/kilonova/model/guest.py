@@ -62,7 +62,7 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
         admin_password: empty unless the user asked to have one injected. Secret.
     """
 
-    version: str = "1.0"
+    version: str = "1.1"
     server_id: str
     name: str
     """The hypervisor's name of the guest, such as ``instance-0000002a``."""
@@ -83,6 +83,8 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     network_data: dict[str, object] = {}
     admin_password: str = ""
     extra_specs: dict[str, str] = {}
+    flavor_name: str = ""
+    """Since 1.1; for people who look at the host. Empty from an older conductor."""
     power_on: bool = True
     """False: define the guest but leave it off (it was stopped when its host lost it)."""
 

@@ -12,7 +12,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     holds, for display and for finding drift; they never change what is *allocated*.
     """
 
-    version: str = "1.0"
+    version: str = "1.1"
     host: str
     hypervisor_hostname: str
     hypervisor_type: str

@@ -37,14 +37,15 @@ class SchedulerClient(SchedulerAPI):
     """Sends to ``scheduler``."""
 
     def __init__(self, target: Target) -> None:
-        self._target = target
+        self._target = target.at("1.0")
+        self._newest = target
 
     async def select(self, spec: RequestSpec) -> list[Choice]:
         choices: list[Choice] = await self._target.call("select", spec=spec, deadline_s=30, returns=list[Choice])
         return choices
 
     async def what_if(self, spec: RequestSpec, *, most: int) -> WhatIf:
-        found: WhatIf = await self._target.call("what_if", spec=spec, most=most, deadline_s=30, returns=WhatIf)
+        found: WhatIf = await self._newest.call("what_if", spec=spec, most=most, deadline_s=30, returns=WhatIf)
         return found
 
     async def refresh(self) -> None:

@@ -1,0 +1,115 @@
+"""Two versions of the cloud on one queue: each takes what the other sends. And: no shape changes unnoticed."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+import pytest
+
+from kilonova.base.clock import SystemClock
+from kilonova.base.ids import SystemIds
+from kilonova.model.errors import UnsupportedVersion
+from kilonova.model.guest import GuestRecord, GuestSpec, GuestState, ImageRef, Nic, PowerObservation
+from kilonova.model.host import HostReport
+from kilonova.rpc.client import RpcClient
+from kilonova.rpc.server import RpcServer
+from kilonova.rpc.transports.memory import MemoryTransport
+from kilonova.rpcapi.compute import ComputeClient
+
+WIRE = Path(__file__).parents[2] / "fixtures" / "wire"
+
+
+def fixture(name: str) -> Any:
+    return json.loads((WIRE / name).read_text())
+
+
+OLD_FIELDS = set(fixture("compute/1.0/spawn.json")["guest"])
+
+
+class OldAgentAPI(Protocol):
+    """An agent of version 1.0: what it has no field for, it refuses."""
+
+    topic: ClassVar[str] = "compute"
+    version: ClassVar[str] = "1.0"
+
+    async def spawn(self, guest: dict[str, Any], *, epoch: int) -> None: ...
+
+
+class NewAgentAPI(Protocol):
+    topic: ClassVar[str] = "compute"
+    version: ClassVar[str] = "1.1"
+
+    async def spawn(self, guest: GuestSpec, *, epoch: int) -> None: ...
+
+
+class Agent:
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+
+    async def spawn(self, guest: Any, *, epoch: int) -> None:
+        assert not isinstance(guest, dict) or not set(guest) - OLD_FIELDS, "fields that 1.0 does not know"
+        self.got.append(guest)
+
+
+@asynccontextmanager
+async def talking(protocol: type, agent: Agent) -> AsyncIterator[RpcClient]:
+    clock = SystemClock()
+    transport = MemoryTransport(clock)
+    await transport.open()
+    client = RpcClient(transport, clock=clock, ids=SystemIds())
+    await client.start()
+    server = RpcServer(transport, protocol=protocol, endpoint=agent, host="h1", clock=clock)
+    await server.start()
+    try:
+        yield client
+    finally:
+        await server.stop()
+        await client.stop()
+        await transport.close()
+
+
+def new_guest() -> GuestSpec:
+    return msgspec.convert(fixture("compute/1.1/spawn.json")["guest"], GuestSpec)
+
+
+async def test_a_new_conductor_speaks_the_old_version_to_an_old_agent() -> None:
+    agent = Agent()
+    async with talking(OldAgentAPI, agent) as client:
+        await ComputeClient(client.target("compute", host="h1", version="1.1")).spawn(new_guest(), epoch=3)
+    assert agent.got == [fixture("compute/1.0/spawn.json")["guest"]]
+
+
+async def test_a_new_conductor_tells_a_new_agent_all() -> None:
+    agent = Agent()
+    async with talking(NewAgentAPI, agent) as client:
+        await ComputeClient(client.target("compute", host="h1", version="1.1")).spawn(new_guest(), epoch=3)
+    assert agent.got == [new_guest()]
+
+
+async def test_a_new_agent_takes_what_an_old_conductor_sends() -> None:
+    agent = Agent()
+    async with talking(NewAgentAPI, agent) as client:
+        target = client.target("compute", host="h1", version="1.0")
+        await target.call("spawn", deadline_s=5, **fixture("compute/1.0/spawn.json"))
+    assert agent.got[0].flavor_name == ""
+    assert agent.got[0].server_id == new_guest().server_id
+
+
+async def test_an_unknown_version_is_refused_with_both_versions_named() -> None:
+    async with talking(OldAgentAPI, Agent()) as client:
+        with pytest.raises(UnsupportedVersion, match=r"1\.0, not 2\.0") as refused:
+            await client.target("compute", host="h1", version="2.0").call("spawn", deadline_s=5)
+    assert "Upgrade" in refused.value.remedy
+
+
+@pytest.mark.parametrize("kind", [GuestSpec, ImageRef, Nic, GuestRecord, PowerObservation, GuestState, HostReport])
+def test_no_shape_changes_without_a_version(kind: type[msgspec.Struct]) -> None:
+    fields = {f.encode_name: str(f.type) for f in msgspec.structs.fields(kind)}
+    assert fields == fixture("shapes.json")[kind.__name__], (
+        f"The wire shape of {kind.__name__} changed. Other versions of the cloud read it: add fields only, with a "
+        "default; raise the minor version of object and conversation; enter it in kilonova.rpcapi.wire.ADDED; "
+        "keep the older form in tests/fixtures/wire; then write the new shape into tests/fixtures/wire/shapes.json."
+    )
