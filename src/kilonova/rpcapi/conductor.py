@@ -1,7 +1,7 @@
 """What agents report to the conductor, and what they ask it. The conductor is their only way to data.
 
 1.0  report_host, heartbeat, guests_of, networks_of, report_power_states, wake
-1.1  report_host: the report has `numa`, `pci`, `more` and `metrics` (HostReport 1.1); an older conductor leaves them out
+1.1  report_host: with `numa`, `pci`, `more`, `metrics` (HostReport 1.1); an older conductor leaves them out
 """
 
 from typing import ClassVar, Protocol
