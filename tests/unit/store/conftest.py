@@ -1,16 +1,16 @@
-"""A store on a real SQLite file."""
+"""A store, on SQLite unless the environment says otherwise."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.support.stores import fresh_store
 
 from kilonova.store.engine import Store
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store.open(f"sqlite:///{tmp_path / 'db.sqlite'}")
-    store.create_all()
+    store = fresh_store(tmp_path)
     yield store
     await store.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from tests.support.stores import on_sqlite
 
 from kilonova.model.errors import QuotaExceeded
 from kilonova.store.engine import Store
@@ -13,7 +14,10 @@ from kilonova.store.queries import quotas
 from kilonova.store.tables.quotas import quota_usages
 from kilonova.store.transactions import Tx
 
+only_sqlite = pytest.mark.skipif(not on_sqlite(), reason="about SQLite's one writer and its file")
 
+
+@only_sqlite
 async def test_transactions_that_wait_together_are_committed_together(store: Store) -> None:
     await asyncio.gather(*(store.run(quotas.take, f"p{n}", {"port": 1}) for n in range(200)))
     assert store.transactions == 200
@@ -35,6 +39,7 @@ async def test_one_that_fails_takes_nothing_with_it_and_leaves_its_neighbours(st
     assert await store.read(quotas.used, "p") == {"port": 2}
 
 
+@only_sqlite
 async def test_a_finished_run_is_on_disk(store: Store, tmp_path: Path) -> None:
     await store.run(quotas.take, "p", {"port": 3})
     other = sqlite3.connect(tmp_path / "db.sqlite")
@@ -43,6 +48,7 @@ async def test_a_finished_run_is_on_disk(store: Store, tmp_path: Path) -> None:
     other.close()
 
 
+@only_sqlite
 async def test_full_durability_is_on(store: Store) -> None:
     assert await store.read(lambda tx: tx.execute(sa.text("PRAGMA synchronous")).scalar()) == 2
 

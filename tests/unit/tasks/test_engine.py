@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.stores import fresh_store
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
@@ -91,8 +92,7 @@ async def _undo(name: str, run: Run[World]) -> Write | None:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store.open(f"sqlite:///{tmp_path / 'db.sqlite'}")
-    store.create_all()
+    store = fresh_store(tmp_path)
     yield store
     await store.close()
 

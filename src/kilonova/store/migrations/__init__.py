@@ -40,7 +40,7 @@ def upgrade(engine: sa.Engine, to: str = "head") -> bool:
 def _tell_mariadb_how_to_compare(engine: sa.Engine) -> None:
     """Names are compared byte by byte, and all of Unicode can be written: as in the other databases."""
     with engine.connect() as connection:
-        connection.execute(sa.text("ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"))
+        connection.execute(sa.text("ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"))
 
 
 def downgrade(engine: sa.Engine, to: str) -> None:

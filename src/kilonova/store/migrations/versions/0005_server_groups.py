@@ -32,8 +32,8 @@ def upgrade() -> None:
     op.create_table(
         "group_slots",
         sa.Column("group_id", sa.String(36), primary_key=True),
-        sa.Column("slot", sa.String(32), primary_key=True),
-        sa.Column("host_id", sa.BigInteger, nullable=False),
+        sa.Column("slot", sa.String(32), primary_key=True, comment="a host's id, or 'all' where one host takes all"),
+        sa.Column("host_id", sa.BigInteger, nullable=False, comment="where those in this slot are"),
         sa.Column("members", sa.Integer, nullable=False),
     )
     op.create_table(
