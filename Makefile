@@ -86,11 +86,12 @@ run: setup guest-image
 		--image build/guest/kilonova-guest.qcow2 $(if $(filter-out 0 no,$(ONCE)),--once)
 
 .PHONY: bench
-bench: setup
+bench: test-packages setup
 	@mkdir -p build/bench
 	@$(BIN)/python bench/cloud.py --json build/bench/cloud.json
 	@$(BIN)/python bench/rpc.py --json build/bench/rpc.json
 	@$(BIN)/kilonova bench scheduler --json build/bench/scheduler.json
+	@$(BIN)/python bench/services.py --json build/bench/services.json
 
 # --- Checking it -----------------------------------------------------------------------------------------
 

@@ -9,10 +9,12 @@ Caller and worker share this process, as in ``kilonova up``; so the CPU time is 
 
 import argparse
 import asyncio
+import contextlib
 import json
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -26,10 +28,15 @@ from kilonova.base.metrics import new_registry
 from kilonova.rpc.client import RpcClient, Target
 from kilonova.rpc.metrics import RpcMetrics
 from kilonova.rpc.server import RpcServer
+from kilonova.rpc.transports.amqp import AmqpTransport
 from kilonova.rpc.transports.base import Transport
 from kilonova.rpc.transports.memory import MemoryTransport
+from kilonova.rpc.transports.nats import NatsTransport
 
-TRANSPORTS: dict[str, Callable[[], Transport]] = {"memory": lambda: MemoryTransport(SystemClock())}
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.support.brokers import Nats, RabbitMQ
+
+TRANSPORTS = ("memory", "amqp", "nats")
 IN_FLIGHT = (1, 64)
 
 
@@ -86,11 +93,39 @@ async def measure(target: Target, method: str, in_flight: int, seconds: float) -
     }
 
 
-async def run(seconds: float) -> list[dict[str, Any]]:
-    """All transports, both methods, each number of calls in flight."""
+@contextlib.contextmanager
+def broker_of(name: str, root: Path) -> Iterator[Callable[[], Transport]]:
+    """How to make a transport of this name, with a broker of its own behind it."""
+    ids = SystemIds()
+    if name == "memory":
+        yield lambda: MemoryTransport(SystemClock())
+        return
+    broker = RabbitMQ(root / "rabbit") if name == "amqp" else Nats(root / "nats")
+    broker.start()
+    try:
+        if isinstance(broker, RabbitMQ):
+            url = broker.url()
+            yield lambda: AmqpTransport(url, ids)
+        else:
+            nats_url = broker.url
+            yield lambda: NatsTransport(nats_url, ids)
+    finally:
+        broker.stop()
+
+
+async def run(seconds: float, names: Sequence[str], root: Path) -> list[dict[str, Any]]:
+    """These transports, both methods, each number of calls in flight. A broker's own CPU time is not in the figures."""
+    rows = []
+    for name in names:
+        with broker_of(name, root) as make:
+            rows += await run_one(name, make, seconds)
+    return rows
+
+
+async def run_one(name: str, make: Callable[[], Transport], seconds: float) -> list[dict[str, Any]]:
+    """One transport."""
     clock, rows = SystemClock(), []
-    for name, make in TRANSPORTS.items():
-        transport = make()
+    for transport in (make(),):
         await transport.open()
         metrics = RpcMetrics(new_registry())
         server = RpcServer(transport, protocol=BenchAPI, endpoint=Endpoint(), host="h", clock=clock, metrics=metrics)
@@ -113,11 +148,12 @@ def main() -> None:
     """Run, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--transports", nargs="+", choices=TRANSPORTS, default=TRANSPORTS)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as logs:
-        log.set_up(Path(logs))
-        rows = uvloop.run(run(arguments.seconds))
+        log.set_up(Path(logs) / "logs")
+        rows = uvloop.run(run(arguments.seconds, arguments.transports, Path(logs)))
     header = "{:10} {:10} {:>9} {:>9} {:>8} {:>8} {:>12}"
     print(header.format("transport", "method", "in flight", "calls/s", "p50 µs", "p99 µs", "CPU µs/call"))
     for row in rows:

@@ -1,6 +1,7 @@
 """``kilonova db``: migrate a database, and say where it stands."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +11,70 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "db",
         help="migrate the database, or show which revision it is at",
-        description="'kilonova up' migrates its own database when it starts. This is for doing it by hand.",
+        description="'kilonova up' migrates its own database when it starts. Clouds of several processes are migrated "
+        "by hand, before the first of them starts.",
     )
     parser.add_argument("verb", choices=("upgrade", "downgrade", "current"))
     parser.add_argument("revision", nargs="?", help="where to go (upgrade: head; downgrade needs one, or 'base')")
-    parser.add_argument("--state", type=Path, default=Path("var"), metavar="DIR", help="state directory (default: var)")
-    parser.add_argument("--url", help="database URL, instead of the state directory's own")
+    parser.add_argument("--config-file", type=Path, action="append", default=[], metavar="FILE", help="INI file")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="state directory of 'kilonova up' (default: var)")
+    parser.add_argument("--url", help="database URL, instead of the configured one")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
-    from kilonova.launch.state import StateDir
-    from kilonova.store import migrations
+    """Do it; 1 if the database cannot be used, 2 if that cannot be asked for."""
+    from kilonova.base.config import ConfigError
+    from kilonova.model.errors import Unavailable
+    from kilonova.store import health, migrations
     from kilonova.store.engine import Store
 
-    store = Store.open(args.url or StateDir(args.state).database_url, inline=True)
+    if args.verb == "downgrade" and args.revision is None:
+        return _refuse("Say where to: 'kilonova db downgrade REVISION', or 'base' for an empty database.")
+    known = migrations.revisions()
+    if args.revision is not None and args.revision not in (*known, "head", "base"):
+        return _refuse(f"There is no revision '{args.revision}'. There are: base, {', '.join(known)}.")
+    try:
+        url = _url(args)
+        health.look(url)
+    except (ConfigError, FileNotFoundError) as error:
+        return _refuse(str(error))
+    except Unavailable as error:
+        print(f"The database cannot be used: {error.message}", file=sys.stderr)
+        return 1
+    store = Store.open(url, inline=True)
     if args.verb == "upgrade":
         migrations.upgrade(store.engine, args.revision or "head")
     elif args.verb == "downgrade":
-        if args.revision is None:
-            print("Say where to: 'kilonova db downgrade REVISION', or 'base' for an empty database.")
-            return 2
         migrations.downgrade(store.engine, args.revision)
-    print(f"revision {migrations.current(store.engine) or '(empty)'}; newest {migrations.revisions()[-1]}")
+    print(f"revision {migrations.current(store.engine) or '(empty)'}; newest {known[-1]}")
     return 0
+
+
+def _refuse(text: str) -> int:
+    print(text, file=sys.stderr)
+    return 2
+
+
+def _url(args: argparse.Namespace) -> str:
+    """The database that is meant.
+
+    Raises:
+        ConfigError: a file cannot be read.
+        FileNotFoundError: there is no such state directory; the message says so.
+    """
+    from kilonova.base.config import Config
+    from kilonova.launch.options import DatabaseOptions, DeploymentOptions
+    from kilonova.launch.state import StateDir
+
+    if args.url:
+        return str(args.url)
+    state = StateDir(args.state or Path("var"))
+    if args.config_file:
+        config = Config(args.config_file)
+        if connection := config.get(DatabaseOptions).connection:
+            return connection
+        state = StateDir(args.state or Path(config.get(DeploymentOptions).state_path))
+    if not state.root.is_dir():
+        raise FileNotFoundError(f"There is no directory {state.root}. Give --config-file, --state or --url.")
+    return state.database_url
