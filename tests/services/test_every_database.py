@@ -158,12 +158,22 @@ async def test_what_is_too_long_is_refused_and_not_cut(store: Store) -> None:
     assert await store.read(aggregates.list_all) == []
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        pytest.param(["tests/unit/store", "tests/unit/tasks", "tests/unit/conductor"], id="store"),
+        pytest.param(
+            [f"tests/functional/test_{name}.py" for name in ("servers", "placement_rules", "requests")], id="cloud"
+        ),
+    ],
+)
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
-def test_the_whole_suite_of_the_store_and_of_tasks(kind: str, request: pytest.FixtureRequest) -> None:
-    """Its tests run on SQLite among the quick ones; here the same ones on a server."""
+def test_what_runs_on_sqlite_runs_on_a_server(kind: str, folders: list[str], request: pytest.FixtureRequest) -> None:
+    """The same tests as among the others, once more: those of the store and of tasks, and of whole clouds."""
+    global _made
+    _made += 1
     server: DatabaseServer = request.getfixturevalue(kind)
-    environment = {**os.environ, SERVER: server.create("suite")}
-    folders = ["tests/unit/store", "tests/unit/tasks", "tests/unit/conductor"]
+    environment = {**os.environ, SERVER: server.create(f"suite_{_made}")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *folders],
         cwd=ROOT,

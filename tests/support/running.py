@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,9 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import sqlalchemy as sa
 import yaml
 
+from tests.support.stores import SERVER
+
 READY_S = 60.0
+
+SERVICES = ("api", "conductor", "scheduler", "compute", "network")
 
 
 def free_port() -> int:
@@ -56,22 +62,26 @@ class RunningCloud:
 
     def start(self, *, wait: bool = True) -> None:
         """Start the process; wait until the API answers and every host has reported."""
-        command = [
-            sys.executable,
-            "-m",
-            "kilonova.cli.main",
-            "up",
-            "--state",
-            str(self.state),
-            "--listen",
-            f"127.0.0.1:{self.port}",
-            "--virt",
-            self.virt,
-            "--hosts",
-            str(self.hosts),
-            "--config-file",
-            str(self.config),
-        ]
+        command = (
+            self._service_command()
+            if SERVER in os.environ
+            else [
+                sys.executable,
+                "-m",
+                "kilonova.cli.main",
+                "up",
+                "--state",
+                str(self.state),
+                "--listen",
+                f"127.0.0.1:{self.port}",
+                "--virt",
+                self.virt,
+                "--hosts",
+                str(self.hosts),
+                "--config-file",
+                str(self.config),
+            ]
+        )
         self.output = (self.state / "up.out").open("ab")
         self.process = subprocess.Popen(command, stdout=self.output, stderr=subprocess.STDOUT)
         if not wait:
@@ -87,6 +97,25 @@ class RunningCloud:
                 pass
             time.sleep(0.05)
         raise RuntimeError(f"not ready in {READY_S} s: {(self.state / 'up.out').read_text()[-4000:]}")
+
+    def _service_command(self) -> list[str]:
+        """All services in one process, on a database of its own on the server that the environment names."""
+        file = self.state / "service.conf"
+        if not file.exists():
+            engine = sa.create_engine(os.environ[SERVER], poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+            name = f"cloud_{secrets.token_hex(4)}"
+            with engine.connect() as connection:
+                connection.execute(sa.text(f"CREATE DATABASE {name}"))
+            url = engine.url.set(database=name).render_as_string(hide_password=False)
+            file.write_text(
+                f"{self.config.read_text()}\n[DEFAULT]\nhost = fake\nstate_path = {self.state}\n"
+                f"transport_url = memory://\napi_url = {self.url}\n[database]\nconnection = {url}\n"
+                f"[api]\nlisten = 127.0.0.1:{self.port}\n"
+                f"[compute]\nvirt = {self.virt}\nsimulated_hosts = {self.hosts}\n"
+            )
+            upgrade = ["db", "upgrade", "--config-file", str(file)]
+            subprocess.run([sys.executable, "-m", "kilonova.cli.main", *upgrade], check=True, capture_output=True)
+        return [sys.executable, "-m", "kilonova.cli.main", "service", *SERVICES, "--config-file", str(file)]
 
     def kill(self) -> None:
         """kill -9, as a power cut for the process."""

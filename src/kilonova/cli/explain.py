@@ -1,9 +1,11 @@
 """``kilonova explain SERVER``: why a server landed where it did, or nowhere."""
 
 import argparse
+import asyncio
 import re
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from kilonova.cli.rest import Rest, RestError, credentials
 from kilonova.model.request_spec import Explanation
 from kilonova.model.server import Decision
 
@@ -49,18 +52,14 @@ def run(args: argparse.Namespace) -> int:
     if args.server is None:
         print("Give a server's id, or --what-if flavor=NAME.", file=sys.stderr)
         return 2
-    # The store is heavy, and help must be quick: hence imported here.
-    from kilonova.store.engine import Store
-    from kilonova.store.queries import decisions
-
     if not re.fullmatch(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}", args.server):
         print(f"'{args.server}' is no server id; 'openstack server list' shows ids.", file=sys.stderr)
         return 2
-    path = args.state / "kilonova.sqlite"
-    if not path.exists():
-        print(f"There is no cloud in {args.state}: {path} does not exist. Check --state DIR.", file=sys.stderr)
+    try:
+        found = _decisions(args.state, args.server)
+    except (RestError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
         return 2
-    found = Store.open(f"sqlite:///{path}").run_now(decisions.of_server, args.server)
     if not found:
         print(
             f"No decision about {args.server} is kept. It may not have been scheduled yet, or it is long ago.",
@@ -76,6 +75,47 @@ def run(args: argparse.Namespace) -> int:
         console.width = 140
     console.print(render_all(found))
     return 0
+
+
+def _decisions(state: Path, server_id: str) -> list[Decision]:
+    """From the API; from the embedded database where the cloud does not run.
+
+    Raises:
+        RestError: the API says no.
+        FileNotFoundError: there is neither.
+    """
+    clouds, database = state / "clouds.yaml", state / "kilonova.sqlite"
+    if clouds.exists():
+        try:
+            return asyncio.run(_ask(credentials(clouds), server_id))
+        except RestError as error:
+            if error.status == 404:
+                return []
+            if not database.exists():
+                raise
+    if not database.exists():
+        raise FileNotFoundError(f"There is no cloud in {state}: neither clouds.yaml nor a database. Check --state DIR.")
+    # The store is heavy, and help must be quick: hence imported here.
+    from kilonova.store.engine import Store
+    from kilonova.store.queries import decisions
+
+    return Store.open(f"sqlite:///{database}").run_now(decisions.of_server, server_id)
+
+
+async def _ask(auth: dict[str, str], server_id: str) -> list[Decision]:
+    async with await Rest.login(auth) as rest:
+        answer = await rest.ask("compute", "GET", f"/servers/{server_id}/kilonova-decisions")
+        return [
+            Decision(
+                server_id=server_id,
+                request_id=one["request_id"],
+                attempt=one["attempt"],
+                host=one["host"],
+                explanation=one["explanation"],
+                created_at=datetime.fromisoformat(one["created_at"]).replace(tzinfo=UTC),
+            )
+            for one in answer["decisions"]
+        ]
 
 
 def render_all(decisions: Sequence[Decision]) -> RenderableType:
