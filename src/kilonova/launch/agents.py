@@ -31,6 +31,9 @@ log = get_logger(__name__)
 
 COMPUTE, NETWORK = "compute", "network"
 
+STARTING = 16
+"""Simulated hosts of one process that start at the same time."""
+
 
 class Agents:
     """The agents of the hosts that one process stands for: one real host, or any number of simulated ones."""
@@ -55,21 +58,27 @@ class Agents:
         self._process = process
 
     async def join(self) -> None:
-        """Start one host after the other; one that cannot start is tried again until it can."""
+        """Start the hosts, some at a time; one that cannot start is tried again until it can."""
         readiness = self._process.readiness
         readiness.wait_for("hosts", f"{len(self.hosts)} to come")
-        for agents in self.hosts:
-            while True:
-                try:
-                    await agents.start()
-                except CloudError as error:
-                    readiness.wait_for("hosts", f"{agents.host}: {error.message}")
-                    log.error("host cannot start; it is tried again", host=agents.host, cause=error.message)
-                    await self._process.clock.sleep(5)
-                else:
-                    log.info("host is up", host=agents.host, virt=self.virt)
-                    break
+        gate = asyncio.Semaphore(STARTING)
+        async with asyncio.TaskGroup() as group:
+            for agents in self.hosts:
+                group.create_task(self._join_one(agents, gate), name=f"launch.{agents.host}")
         readiness.is_up("hosts")
+
+    async def _join_one(self, agents: "HostAgents", gate: asyncio.Semaphore) -> None:
+        while True:
+            try:
+                async with gate:
+                    await agents.start()
+            except CloudError as error:
+                self._process.readiness.wait_for("hosts", f"{agents.host}: {error.message}")
+                log.error("host cannot start; it is tried again", host=agents.host, cause=error.message)
+                await self._process.clock.sleep(5)
+            else:
+                log.info("host is up", host=agents.host, virt=self.virt)
+                return
 
     async def stop(self) -> None:
         """Finish what is in hand, then let go; guests and their networks stay."""
