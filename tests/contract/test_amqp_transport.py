@@ -1,17 +1,13 @@
 """RabbitMQ under the contract of all transports; and what happens when it is killed."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from typing import ClassVar, Protocol
 
 import pytest
 from tests.support.brokers import RabbitMQ
-from transport_contract import CLOCK, IDS, Post, TransportContract, TransportFactory, post, until
+from transport_contract import IDS, BrokerContract, Post, TransportFactory, post, until
 
 from kilonova.model.errors import Unavailable
-from kilonova.rpc.client import RpcClient
-from kilonova.rpc.server import RpcServer
 from kilonova.rpc.transports.amqp import AmqpOptions, AmqpTransport
 from kilonova.rpc.transports.base import Delivery, fanout, work
 
@@ -20,22 +16,17 @@ __all__ = ["post"]
 pytestmark = pytest.mark.real
 
 
-class NoteAPI(Protocol):
-    """A conversation of one method."""
-
-    topic: ClassVar[str] = "ledger"
-    version: ClassVar[str] = "1.0"
-    quiet: ClassVar[frozenset[str]] = frozenset({"note"})
-
-    async def note(self, number: int) -> None: ...
-
-
 @pytest.fixture(scope="module")
 def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
     broker = RabbitMQ(tmp_path_factory.mktemp("rabbit"))
     broker.start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture
+def broker(rabbit: RabbitMQ) -> RabbitMQ:
+    return rabbit
 
 
 @pytest.fixture
@@ -53,50 +44,8 @@ async def transport_factory(rabbit: RabbitMQ) -> AsyncIterator[TransportFactory]
         await transport.close()
 
 
-class TestAmqpTransport(TransportContract):
+class TestAmqpTransport(BrokerContract):
     """All of the contract, on RabbitMQ."""
-
-
-class Ledger(NoteAPI):
-    """Remembers what it was told, and how often."""
-
-    def __init__(self) -> None:
-        self.told: Counter[int] = Counter()
-
-    async def note(self, number: int) -> None:
-        self.told[number] += 1
-        await asyncio.sleep(0)
-
-
-async def test_every_cast_has_one_effect_though_the_broker_is_killed_in_the_middle(
-    rabbit: RabbitMQ, transport_factory: TransportFactory
-) -> None:
-    ledger = Ledger()
-    there, here = await transport_factory(), await transport_factory()
-    server = RpcServer(there, protocol=NoteAPI, endpoint=ledger, host="h1", clock=CLOCK)
-    await server.start()
-    client = RpcClient(here, clock=CLOCK, ids=IDS)
-    await client.start()
-    target = client.target_of(NoteAPI)
-    gate = asyncio.Semaphore(200)
-
-    async def cast(number: int) -> None:
-        async with gate:
-            await target.cast("note", number=number)
-
-    casts = [asyncio.create_task(cast(number)) for number in range(10_000)]
-    await until(lambda: len(ledger.told) > 2_000, within_s=60)
-    await asyncio.to_thread(rabbit.kill)
-    await asyncio.to_thread(rabbit.start)
-    await asyncio.gather(*casts)
-    await until(lambda: len(ledger.told) == 10_000, within_s=60)
-    await asyncio.sleep(0.5)
-    assert set(ledger.told.values()) == {1}, [n for n, times in ledger.told.items() if times > 1][:10]
-    assert isinstance(there, AmqpTransport) and there.reconnects >= 1
-    # Calls work again, with the same reply queue.
-    await target.call("note", number=-1, deadline_s=20)
-    await client.stop()
-    await server.stop(0)
 
 
 async def test_a_call_waits_for_the_broker_to_come_back(rabbit: RabbitMQ, post: Post) -> None:

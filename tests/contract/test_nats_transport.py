@@ -1,17 +1,13 @@
 """NATS under the contract of all transports; and what happens when it is killed."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from typing import ClassVar, Protocol
 
 import pytest
 from tests.support.brokers import Nats
-from transport_contract import CLOCK, IDS, TransportContract, TransportFactory, post, until
+from transport_contract import IDS, BrokerContract, TransportFactory, post, until
 
 from kilonova.model.errors import Unavailable
-from kilonova.rpc.client import RpcClient
-from kilonova.rpc.server import RpcServer
 from kilonova.rpc.transports.base import Delivery, work
 from kilonova.rpc.transports.nats import NatsOptions, NatsTransport, _WorkConsumer
 
@@ -29,6 +25,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
 
 
 @pytest.fixture
+def broker(server: Nats) -> Nats:
+    return server
+
+
+@pytest.fixture
 async def transport_factory(server: Nats) -> AsyncIterator[TransportFactory]:
     made: list[NatsTransport] = []
 
@@ -43,58 +44,8 @@ async def transport_factory(server: Nats) -> AsyncIterator[TransportFactory]:
         await transport.close()
 
 
-class TestNatsTransport(TransportContract):
+class TestNatsTransport(BrokerContract):
     """All of the contract, on NATS with JetStream."""
-
-
-class NoteAPI(Protocol):
-    """A conversation of one method."""
-
-    topic: ClassVar[str] = "ledger"
-    version: ClassVar[str] = "1.0"
-    quiet: ClassVar[frozenset[str]] = frozenset({"note"})
-
-    async def note(self, number: int) -> None: ...
-
-
-class Ledger(NoteAPI):
-    """Remembers what it was told, and how often."""
-
-    def __init__(self) -> None:
-        self.told: Counter[int] = Counter()
-
-    async def note(self, number: int) -> None:
-        self.told[number] += 1
-
-
-async def test_every_cast_has_one_effect_though_the_broker_is_killed_in_the_middle(
-    server: Nats, transport_factory: TransportFactory
-) -> None:
-    ledger = Ledger()
-    there, here = await transport_factory(), await transport_factory()
-    worker = RpcServer(there, protocol=NoteAPI, endpoint=ledger, host="h1", clock=CLOCK)
-    await worker.start()
-    client = RpcClient(here, clock=CLOCK, ids=IDS)
-    await client.start()
-    target = client.target_of(NoteAPI)
-    gate = asyncio.Semaphore(200)
-
-    async def cast(number: int) -> None:
-        async with gate:
-            await target.cast("note", number=number)
-
-    casts = [asyncio.create_task(cast(number)) for number in range(10_000)]
-    await until(lambda: len(ledger.told) > 2_000, within_s=60)
-    await asyncio.to_thread(server.kill)
-    await asyncio.sleep(0.5)
-    await asyncio.to_thread(server.start)
-    await asyncio.gather(*casts)
-    await until(lambda: len(ledger.told) == 10_000, within_s=60)
-    await asyncio.sleep(0.5)
-    assert set(ledger.told.values()) == {1}
-    await target.call("note", number=-1, deadline_s=20)
-    await client.stop()
-    await worker.stop(0)
 
 
 async def test_work_of_a_process_that_fell_silent_goes_to_another(server: Nats) -> None:

@@ -35,7 +35,7 @@ from aio_pika.exceptions import AMQPError, ChannelClosed, DeliveryError, Publish
 from kilonova.base.ids import Ids
 from kilonova.base.log import get_logger
 from kilonova.model.errors import Unavailable
-from kilonova.rpc.transports.base import Address, Deliver, Kind, QueueDepth
+from kilonova.rpc.transports.base import Address, Deliver, Kind, QueueDepth, Unkept
 
 log = get_logger(__name__)
 
@@ -105,19 +105,6 @@ class _Delivery:
         await self._consumer.ack(self._message)
 
 
-class _Free:
-    """A `Delivery` that nobody keeps: on a reply queue."""
-
-    __slots__ = ("body",)
-    redelivered = False
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-
-    async def ack(self) -> None:
-        pass
-
-
 class _Consumer:
     """A standing wish, which outlives connections."""
 
@@ -145,7 +132,7 @@ class _Consumer:
 
     async def _on_message(self, message: AbstractIncomingMessage) -> None:
         if self.address.kind is Kind.REPLY:
-            self._deliver(_Free(message.body))
+            self._deliver(Unkept(message.body))
         elif message.delivery_tag is not None:
             self.unacked[message.delivery_tag] = message
             self._deliver(_Delivery(self, message))

@@ -75,6 +75,19 @@ class Delivery(Protocol):
         ...
 
 
+class Unkept:
+    """A `Delivery` that nobody keeps: of a reply queue, or of a fan-out that wants no acknowledgement."""
+
+    __slots__ = ("body",)
+    redelivered = False
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    async def ack(self) -> None:
+        """Nobody waits for it."""
+
+
 Deliver = Callable[[Delivery], None]
 """Takes one delivery and returns at once, without waiting for the work."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from kilonova.base.clock import Clock
 from kilonova.model.errors import Unavailable
-from kilonova.rpc.transports.base import Address, Deliver, Kind, QueueDepth
+from kilonova.rpc.transports.base import Address, Deliver, Kind, QueueDepth, Unkept
 
 Tap = Callable[[Address, bytes], None]
 """Sees every message that is published."""
@@ -41,19 +41,6 @@ class _Held:
 
     async def ack(self) -> None:
         self._consumer.ack(self._entry)
-
-
-class _Free:
-    """A `Delivery` that nobody keeps: on a reply queue."""
-
-    __slots__ = ("body",)
-    redelivered = False
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-
-    async def ack(self) -> None:
-        pass
 
 
 class _Queue:
@@ -183,7 +170,7 @@ class MemoryBroker:
         elif address.kind is Kind.REPLY:
             deliver = self.replies.get(address.name)
             if deliver is not None:
-                deliver(_Free(body))
+                deliver(Unkept(body))
         else:
             for queue in list(self.fanouts.get(address.name, {}).values()):
                 queue.put(body, ttl_s)

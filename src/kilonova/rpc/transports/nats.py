@@ -36,7 +36,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType,
 from kilonova.base.ids import Ids
 from kilonova.base.log import get_logger
 from kilonova.model.errors import Unavailable
-from kilonova.rpc.transports.base import Address, Deliver, Kind, QueueDepth
+from kilonova.rpc.transports.base import Address, Deliver, Kind, QueueDepth, Unkept
 
 log = get_logger(__name__)
 
@@ -88,19 +88,6 @@ class _Delivery:
 
     async def ack(self) -> None:
         await self._consumer.ack(self._message)
-
-
-class _Free:
-    """A `Delivery` that nobody keeps."""
-
-    __slots__ = ("body",)
-    redelivered = False
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-
-    async def ack(self) -> None:
-        pass
 
 
 class _PlainConsumer:
@@ -390,7 +377,7 @@ class NatsTransport:
                 return worker
 
             async def on_message(message: Msg) -> None:
-                deliver(_Free(message.data))
+                deliver(Unkept(message.data))
 
             subject = self._plain_subject(address)
             listener = _PlainConsumer(self, await client.subscribe(subject, cb=on_message))
