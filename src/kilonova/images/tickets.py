@@ -32,7 +32,7 @@ class Tickets:
         if not (expires.isascii() and expires.isdigit() and len(expires) <= _LONGEST):
             return False
         expected = self._signature(image_id, expires)
-        if not hmac.compare_digest(signature.encode(), expected.encode()):
+        if not hmac.compare_digest(signature.encode(errors="replace"), expected.encode()):
             return False
         return now < datetime.fromtimestamp(int(expires), UTC)
 

@@ -7,6 +7,7 @@ An upload owns its image by an id of its own: every write of an upload names it,
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -94,17 +95,24 @@ def get_usable(tx: Tx, image_id: str, *, project_id: str, is_admin: bool = False
     Raises:
         NotFound: also if it is somebody else's.
     """
-    query = sa.select(*_COLUMNS).where(_c.id == image_id, _THERE)
-    if not is_admin:
-        shared = sa.select(_m.image_id).where(_m.image_id == image_id, _m.member_id == project_id)
-        query = query.where(
-            sa.or_(
-                _c.visibility.in_((Visibility.PUBLIC, Visibility.COMMUNITY)),
-                _c.owner == project_id,
-                sa.and_(_c.visibility == Visibility.SHARED, sa.exists(shared)),
-            )
+    return _one(tx, _usable(is_admin), image_id, {"image": image_id, "project": project_id})
+
+
+@lru_cache(maxsize=2)
+def _usable(is_admin: bool) -> sa.Select[Any]:
+    image = sa.bindparam("image", type_=sa.String)
+    project = sa.bindparam("project", type_=sa.String)
+    query = sa.select(*_COLUMNS).where(_c.id == image, _THERE)
+    if is_admin:
+        return query
+    shared = sa.select(_m.image_id).where(_m.image_id == image, _m.member_id == project)
+    return query.where(
+        sa.or_(
+            _c.visibility.in_((Visibility.PUBLIC, Visibility.COMMUNITY)),
+            _c.owner == project,
+            sa.and_(_c.visibility == Visibility.SHARED, sa.exists(shared)),
         )
-    return _one(tx, query, image_id)
+    )
 
 
 def list_page(tx: Tx, wanted: ImageFilter, page: ImagePage) -> list[Image]:
@@ -117,11 +125,16 @@ def list_page(tx: Tx, wanted: ImageFilter, page: ImagePage) -> list[Image]:
     return _complete(tx, tx.execute(_paged(tx, query, page)).all())
 
 
-def _one(tx: Tx, query: sa.Select[Any], image_id: str) -> Image:
-    row = tx.execute(query).first()
+def _one(tx: Tx, query: sa.Select[Any], image_id: str, parameters: Mapping[str, Any] | None = None) -> Image:
+    row = tx.execute(query, parameters).first()
     if row is None:
         raise NotFound(kind="Image", id=image_id)
     return _complete(tx, [row])[0]
+
+
+_SOME = sa.bindparam("images", expanding=True, type_=sa.String)
+_PROPERTIES = sa.select(image_properties).where(_p.image_id.in_(_SOME)).order_by(_p.name)
+_TAGS = sa.select(image_tags).where(_t.image_id.in_(_SOME)).order_by(_t.tag)
 
 
 def _complete(tx: Tx, rows: Sequence[sa.Row[Any]]) -> list[Image]:
@@ -129,9 +142,9 @@ def _complete(tx: Tx, rows: Sequence[sa.Row[Any]]) -> list[Image]:
     properties: dict[str, dict[str, str]] = {image_id: {} for image_id in ids}
     tags: dict[str, list[str]] = {image_id: [] for image_id in ids}
     if ids:
-        for row in tx.execute(sa.select(image_properties).where(_p.image_id.in_(ids)).order_by(_p.name)):
+        for row in tx.execute(_PROPERTIES, {"images": ids}):
             properties[row.image_id][row.name] = row.value
-        for row in tx.execute(sa.select(image_tags).where(_t.image_id.in_(ids)).order_by(_t.tag)):
+        for row in tx.execute(_TAGS, {"images": ids}):
             tags[row.image_id].append(row.tag)
     return [_image(row, properties[row.id], tags[row.id]) for row in rows]
 

@@ -27,12 +27,22 @@ def _subnet(row: Any) -> Subnet:
     return Subnet(**values)
 
 
+_ONE = sa.select(networks).where(_n.id == sa.bindparam("network"))
+_SOME = sa.select(networks).where(_n.id.in_(sa.bindparam("networks", expanding=True)))
+_ALL_SUBNET_IDS = sa.select(_s.id, _s.network_id).order_by(_s.created_at)
+_SUBNET_IDS = _ALL_SUBNET_IDS.where(_s.network_id.in_(sa.bindparam("networks", expanding=True)))
+_SUBNETS = (
+    sa.select(subnets).where(_s.network_id.in_(sa.bindparam("networks", expanding=True))).order_by(_s.created_at, _s.id)
+)
+
+
 def _with_subnets(tx: Tx, rows: list[Any]) -> list[Network]:
     ids: dict[str, list[str]] = {}
-    query = sa.select(_s.id, _s.network_id).order_by(_s.created_at)
     if len(rows) < 200:
-        query = query.where(_s.network_id.in_([row.id for row in rows]))
-    for row in tx.execute(query):
+        found = tx.execute(_SUBNET_IDS, {"networks": [row.id for row in rows]})
+    else:
+        found = tx.execute(_ALL_SUBNET_IDS)
+    for row in found:
         ids.setdefault(row.network_id, []).append(row.id)
     return [_network(row, tuple(ids.get(row.id, ()))) for row in rows]
 
@@ -53,13 +63,16 @@ def get(tx: Tx, network_id: str, *, project_id: str | None = None) -> Network:
     Raises:
         NotFound
     """
-    query = sa.select(networks).where(_n.id == network_id)
-    if project_id is not None:
-        query = query.where(visible_to(project_id))
-    row = tx.execute(query).first()
+    query = _ONE if project_id is None else _ONE.where(visible_to(project_id))
+    row = tx.execute(query, {"network": network_id}).first()
     if row is None:
         raise NotFound(kind="Network", id=network_id)
     return _with_subnets(tx, [row])[0]
+
+
+def by_ids(tx: Tx, network_ids: list[str]) -> dict[str, Network]:
+    """Some networks by id, of those that are there."""
+    return {network.id: network for network in _with_subnets(tx, list(tx.execute(_SOME, {"networks": network_ids})))}
 
 
 def list_all(tx: Tx, *, project_id: str | None = None) -> list[Network]:
@@ -115,7 +128,7 @@ def get_subnet(tx: Tx, subnet_id: str) -> Subnet:
 def subnets_of(tx: Tx, network_ids: list[str]) -> dict[str, list[Subnet]]:
     """Subnets of some networks, oldest first."""
     found: dict[str, list[Subnet]] = {}
-    for row in tx.execute(sa.select(subnets).where(_s.network_id.in_(network_ids)).order_by(_s.created_at, _s.id)):
+    for row in tx.execute(_SUBNETS, {"networks": list(network_ids)}):
         found.setdefault(row.network_id, []).append(_subnet(row))
     return found
 

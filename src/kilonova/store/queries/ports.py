@@ -21,21 +21,32 @@ from kilonova.store.transactions import Tx, insert_row, update_rows
 _p = ports.c
 
 
-def _read(tx: Tx, condition: sa.ColumnElement[bool]) -> list[Port]:
-    rows = tx.execute(
-        sa.select(ports, network_table.c.name.label("network_name"))
-        .select_from(ports.join(network_table, network_table.c.id == _p.network_id))
-        .where(condition)
-        .order_by(_p.created_at, _p.id)
-    ).all()
+# What every boot and delete asks is built once: building a statement costs more than running it.
+_PORTS = (
+    sa.select(ports, network_table.c.name.label("network_name"))
+    .select_from(ports.join(network_table, network_table.c.id == _p.network_id))
+    .order_by(_p.created_at, _p.id)
+)
+_ONE = _PORTS.where(_p.id == sa.bindparam("port"))
+_OF_DEVICES = _PORTS.where(_p.device_id.in_(sa.bindparam("devices", expanding=True)))
+_OF_HOST = _PORTS.where(_p.host == sa.bindparam("host"), _p.device_id != "")
+_ALL_ADDRESSES = sa.select(addresses).order_by(addresses.c.subnet_id, addresses.c.address)
+_ADDRESSES = _ALL_ADDRESSES.where(addresses.c.port_id.in_(sa.bindparam("ports", expanding=True)))
+_MAC = sa.select(_p.id).where(_p.network_id == sa.bindparam("network"), _p.mac == sa.bindparam("mac"))
+_FREE_ADDRESSES = sa.delete(addresses).where(addresses.c.port_id == sa.bindparam("port"))
+_FORGET = sa.delete(ports).where(_p.id == sa.bindparam("port"))
+
+
+def _read(tx: Tx, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None) -> list[Port]:
+    rows = tx.execute(query, parameters).all()
     if not rows:
         return []
     found: dict[str, list[PortAddress]] = {}
-    a = addresses.c
-    query = sa.select(addresses)
     if len(rows) < 500:
-        query = query.where(a.port_id.in_([row.id for row in rows]))
-    for row in tx.execute(query.order_by(a.subnet_id, a.address)):
+        of_ports = tx.execute(_ADDRESSES, {"ports": [row.id for row in rows]})
+    else:
+        of_ports = tx.execute(_ALL_ADDRESSES)
+    for row in of_ports:
         fixed = PortAddress(address=str(IPv4Address(row.address)), subnet_id=row.subnet_id)
         found.setdefault(row.port_id, []).append(fixed)
     return [Port(**row._mapping, fixed_ips=tuple(found.get(row.id, ()))) for row in rows]
@@ -47,7 +58,7 @@ def get(tx: Tx, port_id: str, *, project_id: str | None = None) -> Port:
     Raises:
         NotFound
     """
-    found = _read(tx, _p.id == port_id)
+    found = _read(tx, _ONE, {"port": port_id})
     if not found or (project_id is not None and found[0].project_id != project_id):
         raise NotFound(kind="Port", id=port_id)
     return found[0]
@@ -60,7 +71,7 @@ def list_all(tx: Tx, *, project_id: str | None = None, device_id: str | None = N
         where.append(_p.project_id == project_id)
     if device_id is not None:
         where.append(_p.device_id == device_id)
-    return _read(tx, sa.and_(*where))
+    return _read(tx, _PORTS.where(*where))
 
 
 def insert(
@@ -71,18 +82,23 @@ def insert(
     Raises:
         AlreadyExists: the MAC is taken. Conflict: an address is. BadRequest: an address is of no subnet.
     """
-    taken = sa.select(_p.id).where(_p.network_id == values["network_id"], _p.mac == values["mac"])
-    if tx.execute(taken).first():
+    _add(tx, values, wanted, subnets)
+    return get(tx, values["id"])
+
+
+def _add(
+    tx: Tx, values: Mapping[str, Any], wanted: Sequence[Mapping[str, str]] | None, subnets: Sequence[Subnet]
+) -> None:
+    if tx.execute(_MAC, {"network": values["network_id"], "mac": values["mac"]}).first():
         raise AlreadyExists(detail=f"Mac address {values['mac']} is in use on network {values['network_id']}.")
     quotas.take(tx, values["project_id"], {"port": 1})
     insert_row(tx, ports, values)
     set_addresses(tx, values["id"], wanted, subnets)
-    return get(tx, values["id"])
 
 
 def set_addresses(tx: Tx, port_id: str, wanted: Sequence[Mapping[str, str]] | None, subnets: Sequence[Subnet]) -> None:
     """Give a port its addresses, in place of those that it has."""
-    tx.execute(sa.delete(addresses).where(addresses.c.port_id == port_id))
+    tx.execute(_FREE_ADDRESSES, {"port": port_id})
     if wanted is None:
         wanted = [{"subnet_id": subnets[0].id}] if subnets else []
     by_id = {subnet.id: subnet for subnet in subnets}
@@ -106,8 +122,8 @@ def update(tx: Tx, port_id: str, values: Mapping[str, Any], *, at: datetime) -> 
 
 def delete(tx: Tx, port: Port) -> None:
     """Remove a port; its addresses are free."""
-    tx.execute(sa.delete(addresses).where(addresses.c.port_id == port.id))
-    tx.execute(sa.delete(ports).where(_p.id == port.id))
+    tx.execute(_FREE_ADDRESSES, {"port": port.id})
+    tx.execute(_FORGET, {"port": port.id})
     quotas.give_back(tx, port.project_id, {"port": 1})
 
 
@@ -224,7 +240,7 @@ def _make(tx: Tx, wish: RequestedNetwork, project_id: str, binding: Mapping[str,
         **binding,
     }
     wanted = [{"ip_address": wish.fixed_ip}] if wish.fixed_ip else None
-    insert(tx, values, wanted, networks.subnets_of(tx, [network.id]).get(network.id, []))
+    _add(tx, values, wanted, networks.subnets_of(tx, [network.id]).get(network.id, []))
 
 
 def new_mac(ids: Ids) -> str:
@@ -252,7 +268,7 @@ def of_servers(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[Port]]:
     if not server_ids:
         return {}
     found: dict[str, list[Port]] = {}
-    for port in _read(tx, _p.device_id.in_(server_ids)):
+    for port in _read(tx, _OF_DEVICES, {"devices": list(server_ids)}):
         found.setdefault(port.device_id, []).append(port)
     return found
 
@@ -267,7 +283,7 @@ def plans_for_server(tx: Tx, server_id: str) -> tuple[list[NetworkPlan], list[Po
 
 def networks_of_host(tx: Tx, host: str) -> HostNetworks:
     """All that a host carries."""
-    network_plans, port_plans = _plans(tx, _read(tx, sa.and_(_p.host == host, _p.device_id != "")))
+    network_plans, port_plans = _plans(tx, _read(tx, _OF_HOST, {"host": host}))
     return HostNetworks(networks=tuple(network_plans), ports=tuple(port_plans))
 
 
@@ -275,7 +291,7 @@ def _plans(tx: Tx, found: Sequence[Port]) -> tuple[list[NetworkPlan], list[PortP
     ids = list(dict.fromkeys(port.network_id for port in found))
     if not ids:
         return [], []
-    known = {network_id: networks.get(tx, network_id) for network_id in ids}
+    known = networks.by_ids(tx, ids)
     subnets = networks.subnets_of(tx, ids)
     by_id = {subnet.id: subnet for group in subnets.values() for subnet in group}
     network_plans = [_network_plan(known[network_id], subnets.get(network_id, [])) for network_id in ids]

@@ -100,33 +100,54 @@ def insert(
 
 def lease_due(tx: Tx, *, owner: str, now: datetime, until: datetime, limit: int, kinds: Collection[str]) -> list[Task]:
     """Lease up to `limit` tasks that are due and in nobody's hands, oldest first."""
-    free = sa.or_(_t.lease_until.is_(None), _t.lease_until < now)
-    due = (
-        sa.select(_t.id, _t.subject)
-        .where(_t.outcome.is_(None), _t.due_at <= now, free, _t.kind.in_(kinds))
-        .order_by(_t.due_at)
-        .limit(limit)
-    )
-    if tx.dialect != "sqlite":  # which has one writer at a time
-        due = due.with_for_update(skip_locked=True)
-    rows = tx.execute(due).all()
+    due, take, leased = _leasing(tuple(kinds), tx.dialect)
+    rows = tx.execute(due, {"now": now, "most": limit}).all()
     if not rows:
         return []
     ids = [row.id for row in rows]
     # In order of subjects, so that two workers who bump the same ones wait for each other and do not lock up.
     for subject in sorted({row.subject for row in rows}):
         tx.execute(_BUMP_EPOCH, {"who": subject})
-    epoch = sa.select(_s.epoch).where(_s.subject == _t.subject).scalar_subquery()
-    tx.execute(sa.update(tasks).where(_t.id.in_(ids)).values(lease_owner=owner, lease_until=until, epoch=epoch))
-    leased = tx.execute(
+    tx.execute(take, {"tasks": ids, "mine": owner, "ends": until})
+    return [_task(row) for row in tx.execute(leased, {"tasks": ids})]
+
+
+@lru_cache(maxsize=8)
+def _leasing(kinds: tuple[str, ...], dialect: str) -> tuple[sa.Select[Any], sa.Update, sa.Select[Any]]:
+    """The three statements of `lease_due`: find, take, read."""
+    now = sa.bindparam("now", type_=_t.due_at.type)
+    due = (
+        sa.select(_t.id, _t.subject)
+        .where(
+            _t.outcome.is_(None),
+            _t.due_at <= now,
+            sa.or_(_t.lease_until.is_(None), _t.lease_until < now),
+            _t.kind.in_(kinds),
+        )
+        .order_by(_t.due_at)
+        .limit(sa.bindparam("most", type_=sa.Integer))
+    )
+    if dialect != "sqlite":  # which has one writer at a time
+        due = due.with_for_update(skip_locked=True)
+    of_these = _t.id.in_(sa.bindparam("tasks", expanding=True))
+    take = (
+        sa.update(tasks)
+        .where(of_these)
+        .values(
+            lease_owner=sa.bindparam("mine"),
+            lease_until=sa.bindparam("ends", type_=_t.lease_until.type),
+            epoch=sa.select(_s.epoch).where(_s.subject == _t.subject).scalar_subquery(),
+        )
+    )
+    leased = (
         sa.select(
             _t.id, _t.kind, _t.subject, _t.step, _t.undoing, _t.payload, _t.failure, _t.attempt, _t.tries,
             _t.epoch, _t.request_id,
         )
-        .where(_t.id.in_(ids))
+        .where(of_these)
         .order_by(_t.due_at)
     )  # fmt: skip
-    return [_task(row) for row in leased]
+    return due, take, leased
 
 
 _BUMP_EPOCH = sa.update(task_subjects).where(_s.subject == sa.bindparam("who")).values(epoch=_s.epoch + 1)
