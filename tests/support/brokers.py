@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.certificates import Certificates
 from tests.support.running import free_port
 
 
@@ -37,23 +38,25 @@ def answers(address: str, port: int) -> bool:
 class Nats:
     """One NATS server with JetStream."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, tls: Certificates | None = None) -> None:
         self.root = root
         self.port = free_port()
         self.user = "kilonova"
         self.password = secrets.token_hex(8)
         self.process: subprocess.Popen[bytes] | None = None
+        self._scheme = "tls" if tls else "nats"
+        secure = f'tls {{ cert_file: "{tls.certificate}", key_file: "{tls.key}" }}\n' if tls else ""
         self._server = _need("nats-server", "nats-server", "/usr/sbin/nats-server")
         root.mkdir(parents=True, exist_ok=True)
         (root / "nats.conf").write_text(
             f'listen: "127.0.0.1:{self.port}"\nmax_payload: 12MB\nmax_pending: 128MB\n'
             f'jetstream {{ store_dir: "{root / "store"}", max_file_store: 2GB }}\n'
-            f'authorization {{ user: "{self.user}", password: "{self.password}" }}\n'
+            f'authorization {{ user: "{self.user}", password: "{self.password}" }}\n{secure}'
         )
 
     @property
     def url(self) -> str:
-        return f"nats://{self.user}:{self.password}@127.0.0.1:{self.port}"
+        return f"{self._scheme}://{self.user}:{self.password}@127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Start it, or start it again on the same data; return when it takes connections."""
@@ -82,12 +85,21 @@ class Nats:
 class RabbitMQ:
     """One RabbitMQ node, with an epmd of its own."""
 
-    def __init__(self, root: Path, *, address: str = "127.0.0.1", enter: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        address: str = "127.0.0.1",
+        enter: Sequence[str] = (),
+        tls: Certificates | None = None,
+    ) -> None:
         """
         Args:
             address: where it listens.
             enter: a command that it is run under, as ``nsenter``.
+            tls: also listen with TLS, at `tls_port`.
         """
+        self.tls_port = free_port()
         self.root = root
         self.address = address
         self.port = free_port()
@@ -107,6 +119,12 @@ class RabbitMQ:
             "vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 50MB\n"
             "heartbeat = 30\n"
         )
+        if tls is not None:
+            with (root / "rabbitmq.conf").open("a") as file:
+                file.write(
+                    f"listeners.ssl.1 = {address}:{self.tls_port}\nssl_options.cacertfile = {tls.authority}\n"
+                    f"ssl_options.certfile = {tls.certificate}\nssl_options.keyfile = {tls.key}\n"
+                )
         (root / "enabled_plugins").write_text("[].\n")
         cookie = root / "home" / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))

@@ -226,6 +226,7 @@ class NatsTransport:
         self._consumers: list[_PlainConsumer | _WorkConsumer] = []
         self._known: set[str] = set()
         self._is_closed = False
+        self._complaint: Exception | None = None
         self.reconnects = 0
         """How often the connection was made anew."""
 
@@ -287,7 +288,8 @@ class NatsTransport:
         except BROKEN as error:
             with contextlib.suppress(Exception):
                 await client.close()
-            reason = str(error) or type(error).__name__
+            # The library goes on trying; what it met is told aside.
+            reason = str(self._complaint or error) or type(error).__name__
             raise Unavailable(detail=f"NATS at {self.where} cannot be used: {self._masked(reason)}") from None
         self._client = client
 
@@ -313,6 +315,7 @@ class NatsTransport:
         return ssl.create_default_context(cafile=self.options.ca_file or None)
 
     async def _on_error(self, error: Exception) -> None:
+        self._complaint = error
         log.debug("NATS complains", cause=self._masked(str(error)))
 
     async def _on_lost(self) -> None:
