@@ -56,7 +56,7 @@ class Operations:
                 msgspec.to_builtins(message) for server in process.servers for message in server.inspect()
             ],
         }
-        self._http = HttpServer(self._answer, listen.host, listen.port, ServerOptions())
+        self._http = HttpServer(self, listen.host, listen.port, ServerOptions())
         self._file = process.state.root / "run" / f"{process.host}-{process.name}.json"
         registry = process.readiness.registry
         Gauge(
@@ -117,7 +117,8 @@ class Operations:
                 ]
         return found
 
-    async def _answer(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        """One request (ASGI)."""
         if scope["type"] != "http":
             return
         status, content_type, body = 200, b"application/json", b""
