@@ -69,9 +69,15 @@ def total_cpu_s(cloud: Deployment) -> float:
     return sum(cpu_s(service.process.pid) for service in cloud.services.values())
 
 
-def boots(kind: type[DatabaseServer], servers: int, control: int) -> dict[str, Any]:
-    """A storm on one API, with `control` conductors and schedulers."""
-    with tempfile.TemporaryDirectory() as directory, deployment(kind, Path(directory)) as cloud:
+def boots(kind: type[DatabaseServer], servers: int, control: int, spawn_s: float = 0.0) -> dict[str, Any]:
+    """A storm on one API, with `control` conductors and schedulers.
+
+    Args:
+        spawn_s: seconds that a guest takes to start. With more than none, each conductor has ten tasks in hand at most:
+            then it is conductors that are short, as on a large cloud, and not this machine's processors.
+    """
+    config = f"[fake]\nspawn_delay_s = {spawn_s}\n[tasks]\nmax_running = 10\n" if spawn_s else ""
+    with tempfile.TemporaryDirectory() as directory, deployment(kind, Path(directory), config=config) as cloud:
         cloud.start("ctl1", "api")
         for number in range(1, control + 1):
             cloud.start(f"ctl{number}", "conductor", wait=False)
@@ -88,6 +94,7 @@ def boots(kind: type[DatabaseServer], servers: int, control: int) -> dict[str, A
             "broker": "RabbitMQ",
             "database": kind.__name__,
             "conductors": control,
+            "guest_starts_in_s": spawn_s,
             "boots_per_s": round(found["boots_per_s"], 1),
             "deletes_per_s": round(found["deletes_per_s"], 1),
             "cpu_ms_boot_and_delete": round((total_cpu_s(cloud) - before) / servers * 1000, 1),
@@ -110,6 +117,7 @@ def boots_in_one_process(servers: int) -> dict[str, Any]:
             "broker": "memory",
             "database": "SQLite",
             "conductors": 1,
+            "guest_starts_in_s": 0.0,
             "boots_per_s": round(found["boots_per_s"], 1),
             "deletes_per_s": round(found["deletes_per_s"], 1),
             "cpu_ms_boot_and_delete": round(used / servers * 1000, 1),
@@ -161,6 +169,7 @@ def main() -> int:
     storms = [boots_in_one_process(arguments.servers)]
     for kind, control in ((PostgreSQL, 1), (PostgreSQL, 2), (MariaDB, 1), (MariaDB, 2)):
         storms.append(boots(kind, arguments.servers, control))
+    storms += [boots(PostgreSQL, 100, control, spawn_s=1.0) for control in (1, 2, 3)]
     show("boots", storms)
     beats = [heartbeats(int(agents), arguments.seconds) for agents in arguments.agents.split(",")]
     show("heartbeats", beats)
