@@ -3,6 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples each time, so that a check of a change speaks of the change. For new ones, by hand or at night:
+# pytest --hypothesis-profile=search
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=1_000, deadline=None)
+settings.load_profile("steady")
 
 _HERE = Path(__file__).parent
 _WHOLE_CLOUD = {"functional", "real", "services", "e2e"}
