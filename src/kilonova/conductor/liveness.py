@@ -2,7 +2,8 @@
 
 A service is down when nothing was heard of it for ``service_down_time``. If this conductor itself could
 not hear or write for a while (a pause of the database, the broker or the machine), silence proves
-nothing: everybody gets a new term before anybody is marked.
+nothing: everybody gets a new term before anybody is marked. That it cannot hear shows in that it hears nobody at all:
+each process, its own among them, has services that report.
 """
 
 import asyncio
@@ -48,6 +49,8 @@ class Liveness:
         self._ids = ids
         self._down_after = timedelta(seconds=options.service_down_time)
         self._alone = alone
+        self._deaf_after = timedelta(seconds=1.5 * options.report_interval)
+        self._heard_at: datetime | None = None
         self._heard: dict[tuple[str, str], datetime] = {}
         self._known: dict[tuple[str, str], tuple[str, bool]] = {}
         self._grace_until: datetime | None = None
@@ -77,6 +80,7 @@ class Liveness:
             Conflict: another process that is alive has that name.
         """
         name = (service, host)
+        self._heard_at = self._clock.now()
         if self._known.get(name) == (agent_id, True):
             self._heard[name] = self._clock.now()
             return
@@ -129,6 +133,8 @@ class Liveness:
             self._grace_until = now + self._down_after
             log.warning("this conductor was held up; nobody is marked down for a while")
         self._last_flush = now
+        if self._heard_at is None or now - self._heard_at > self._deaf_after:
+            self._grace_until = now + self._down_after
         if self._grace_until is not None and now < self._grace_until:
             return
         before = now - self._down_after

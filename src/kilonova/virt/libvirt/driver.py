@@ -144,12 +144,16 @@ class LibvirtDriver(VirtDriver, ConsoleLog, Remains):
             await asyncio.to_thread(self._daemons.stop)
 
     async def _in_thread(self, work: Callable[[], T], limit_s: float = CALL_S) -> T:
-        loop = asyncio.get_running_loop()
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
-            async with asyncio.timeout(limit_s):
-                return await loop.run_in_executor(self._threads, work)
-        except TimeoutError:
-            raise HypervisorUnavailable(f"libvirt did not answer within {limit_s:g} s.") from None
+            done, _ = await asyncio.wait([running], timeout=limit_s)
+        except asyncio.CancelledError:
+            # A thread cannot be called back. What it makes must be there before anybody clears it away.
+            await asyncio.wait([running], timeout=limit_s)
+            raise
+        if not done:
+            raise HypervisorUnavailable(f"libvirt did not answer within {limit_s:g} s.")
+        return await running
 
     async def _call(self, work: Callable[[Any], T]) -> T:
         """Run `work` with a connection; libvirt's errors become ours."""
