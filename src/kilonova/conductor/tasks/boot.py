@@ -33,7 +33,7 @@ log = get_logger(__name__)
 MAX_ATTEMPTS = 3
 """Hosts on which a build is tried before the server goes to ERROR."""
 
-FINAL = frozenset({"host.guest_rejected", "host.image_unusable", "not_found", "scheduler.no_valid_host"})
+FINAL = frozenset({"host.image_unusable", "not_found", "scheduler.no_valid_host"})
 """Faults that another host would meet as well."""
 
 
