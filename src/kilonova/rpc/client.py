@@ -342,6 +342,14 @@ class Target:
         """Send to every worker of the topic that is there now. Raises `MessageTooLarge`, `Unavailable`."""
         await self.client.send(self, fanout(self.topic), "fanout", method, args)
 
+    async def takes(self, version: str) -> bool:
+        """As `can`, and no if the other side does not answer: it will find the message later, and older versions are
+        understood by all."""
+        try:
+            return await self.can(version)
+        except DeadlinePassed:
+            return False
+
     async def can(self, version: str) -> bool:
         """Whether the other side takes messages of `version`. Asked over the queue, then remembered for a while.
 

@@ -9,7 +9,6 @@ A command goes out in the lowest version that says all of it, so that agents are
 from typing import ClassVar, Protocol
 
 from kilonova.base.log import get_logger
-from kilonova.model.errors import DeadlinePassed
 from kilonova.model.guest import GuestSpec
 from kilonova.rpc.client import Target
 from kilonova.rpcapi.wire import downgrade
@@ -56,17 +55,11 @@ class ComputeClient(ComputeAPI):
         self._target = target.at("1.0")
 
     async def spawn(self, guest: GuestSpec, *, epoch: int) -> None:
-        if await self._takes("1.1"):
+        if await self._newest.takes("1.1"):
             await self._newest.at("1.1").call("spawn", guest=guest, epoch=epoch, deadline_s=600)
             return
         log.info("guest is described in an older version", server=guest.server_id, version="1.0")
         await self._target.call("spawn", guest=downgrade(guest, "1.0"), epoch=epoch, deadline_s=600)
-
-    async def _takes(self, version: str) -> bool:
-        try:
-            return await self._newest.can(version)
-        except DeadlinePassed:
-            return False  # busy, or starting again: it will find the message, and older ones are understood by all
 
     async def destroy(self, server_id: str, *, epoch: int) -> None:
         await self._target.call("destroy", server_id=server_id, epoch=epoch, deadline_s=120)

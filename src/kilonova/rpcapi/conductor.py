@@ -12,6 +12,7 @@ from kilonova.model.guest import GuestRecord, PowerObservation
 from kilonova.model.host import HostReport
 from kilonova.model.network_plans import HostNetworks
 from kilonova.rpc.client import Target
+from kilonova.rpcapi.wire import downgrade
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +26,7 @@ class ConductorAPI(Protocol):
     """Any conductor can answer."""
 
     topic: ClassVar[str] = "conductor"
-    version: ClassVar[str] = "1.0"
+    version: ClassVar[str] = "1.1"
     quiet: ClassVar[frozenset[str]] = frozenset(
         {"heartbeat", "wake", "report_host", "report_power_states", "guests_of", "networks_of"}
     )
@@ -63,7 +64,8 @@ class ConductorClient(ConductorAPI):
     """Sends to ``conductor``."""
 
     def __init__(self, target: Target) -> None:
-        self._target = target
+        self._newest = target
+        self._target = target.at("1.0")
 
     async def wake(self) -> None:
         await self._target.cast("wake")
@@ -75,7 +77,11 @@ class ConductorClient(ConductorAPI):
         return answer
 
     async def report_host(self, report: HostReport, *, agent_id: str) -> None:
-        await self._target.call("report_host", report=report, agent_id=agent_id, deadline_s=60)
+        if await self._newest.takes("1.1"):
+            await self._newest.at("1.1").call("report_host", report=report, agent_id=agent_id, deadline_s=60)
+        else:
+            older = downgrade(report, "1.0")
+            await self._target.call("report_host", report=older, agent_id=agent_id, deadline_s=60)
 
     async def guests_of(self, host: str) -> list[GuestRecord]:
         records: list[GuestRecord] = await self._target.call(
