@@ -619,8 +619,9 @@ class TransportContract:
         await consumer.close()
         again: list[Delivery] = []
         await second.consume(work(post.topic), again.append, prefetch=10)
-        await until(lambda: len(again) == 2)
-        assert sorted((delivery.body, delivery.redelivered) for delivery in again) == [(b"0", True), (b"2", True)]
+        # Twice is allowed, lost is not; what was acknowledged does not come back.
+        await until(lambda: {delivery.body for delivery in again} == {b"0", b"2"})
+        assert any(delivery.redelivered for delivery in again)
         await held[0].ack()  # too late: without effect
 
     async def test_cancelled_consumer_keeps_what_it_has(self, post: Post) -> None:

@@ -180,7 +180,7 @@ def test_a_storm_of_boots_outlives_the_end_of_any_control_service(cloud: Cloud, 
     random.Random(7).shuffle(victims)
 
     async def run() -> tuple[list[str], list[str]]:
-        work = asyncio.to_thread(storm, [admin, cloud.deployment.client()], image, flavor, 250)
+        work = asyncio.to_thread(storm, [admin, cloud.deployment.client()], image, flavor, 500)
         task = asyncio.create_task(work)
         for name in victims:
             await asyncio.sleep(1.0)

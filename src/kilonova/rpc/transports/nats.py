@@ -19,7 +19,7 @@ import contextlib
 import re
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
@@ -48,6 +48,10 @@ ENDS: Final = "Kilonova-Ends"
 
 PULL_S: Final = 5.0
 """How long one request for messages stands."""
+
+WRITE_S: Final = 5.0
+"""How long a write may take. The library's own time limits begin after it has written, and while a connection is made
+anew it may wait for room in its buffer for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +103,7 @@ class _PlainConsumer:
 
     async def cancel(self) -> None:
         self._transport.forget(self)
-        with contextlib.suppress(*BROKEN):
-            await self._subscription.unsubscribe()
+        await _told(self._subscription.unsubscribe())
 
     async def close(self) -> None:
         await self.cancel()
@@ -150,7 +153,9 @@ class _WorkConsumer:
                 continue
             try:
                 assert self._pull is not None
-                for message in await self._pull.fetch(min(room, 256), timeout=PULL_S):
+                async with asyncio.timeout(PULL_S + WRITE_S):
+                    messages = await self._pull.fetch(min(room, 256), timeout=PULL_S)
+                for message in messages:
                     await self._take(message)
             except nats.errors.TimeoutError:
                 continue  # nothing came
@@ -163,8 +168,7 @@ class _WorkConsumer:
     async def _take(self, message: Msg) -> None:
         ends = (message.headers or {}).get(ENDS)
         if ends is not None and float(ends) < time.time():
-            with contextlib.suppress(*BROKEN):
-                await message.ack()
+            await _told(message.ack())
             return
         self.held[message.reply] = message
         self._deliver(_Delivery(self, message))
@@ -173,16 +177,14 @@ class _WorkConsumer:
         while True:
             await asyncio.sleep(self._transport.options.silence_s / 3)
             for message in list(self.held.values()):
-                with contextlib.suppress(*BROKEN):
-                    await message.in_progress()
+                await _told(message.in_progress())
 
     async def ack(self, message: Msg) -> None:
         if self.held.get(message.reply) is not message:
             return  # given back meanwhile
         del self.held[message.reply]
         self._hands_free.set()
-        with contextlib.suppress(*BROKEN):
-            await message.ack()
+        await _told(message.ack())
 
     async def cancel(self) -> None:
         self._transport.forget(self)
@@ -196,11 +198,9 @@ class _WorkConsumer:
             while not waiting.empty():
                 message = waiting.get_nowait()
                 if message.reply:
-                    with contextlib.suppress(*BROKEN):
-                        await message.nak()
-            with contextlib.suppress(*BROKEN):
-                await self._pull.unsubscribe()
-                await self._transport.client.flush()
+                    await _told(message.nak())
+            await _told(self._pull.unsubscribe())
+            await _told(self._transport.client.flush())
 
     async def close(self) -> None:
         await self.cancel()
@@ -210,8 +210,7 @@ class _WorkConsumer:
         self._loops = []
         held, self.held = self.held, {}
         for message in held.values():
-            with contextlib.suppress(*BROKEN):
-                await message.nak()
+            await _told(message.nak())
 
 
 class NatsTransport:
@@ -332,10 +331,8 @@ class NatsTransport:
         client, self._client = self._client, None
         self._is_closed = True
         if client is not None:
-            with contextlib.suppress(*BROKEN):
-                await client.flush()
-            with contextlib.suppress(*BROKEN):
-                await client.close()
+            await _told(client.flush())
+            await _told(client.close())
 
     # ---- sending -----------------------------------------------------------------------------------
 
@@ -349,13 +346,8 @@ class NatsTransport:
         while True:
             client = self.client
             try:
-                if address.kind is Kind.WORK:
-                    self._known.add(address.name)
-                    await self.stream.publish(self.work_subject(address.name), body, timeout=5, headers=headers)
-                elif client.is_connected:
-                    await client.publish(self._plain_subject(address), body)
-                else:
-                    raise nats.errors.ConnectionReconnectingError
+                async with asyncio.timeout(WRITE_S):
+                    await self._put(client, address, body, headers)
                 return
             except nats.errors.MaxPayloadError:
                 raise Unavailable(
@@ -366,6 +358,15 @@ class NatsTransport:
             if loop.time() >= until:
                 raise Unavailable(detail=f"NATS at {self.where} did not take a message: {self._masked(cause)}")
             await asyncio.sleep(0.1)
+
+    async def _put(self, client: Client, address: Address, body: bytes, headers: dict[str, str]) -> None:
+        if not client.is_connected:
+            raise nats.errors.ConnectionReconnectingError
+        if address.kind is Kind.WORK:
+            self._known.add(address.name)
+            await self.stream.publish(self.work_subject(address.name), body, timeout=WRITE_S, headers=headers)
+        else:
+            await client.publish(self._plain_subject(address), body)
 
     # ---- taking ------------------------------------------------------------------------------------
 
@@ -408,6 +409,13 @@ class NatsTransport:
                 raise Unavailable(detail=f"NATS does not tell of its queues: {self._masked(str(error))}") from None
             found[name] = QueueDepth(waiting=info.num_pending or 0, unacked=info.num_ack_pending or 0, consumers=own)
         return found
+
+
+async def _told(telling: Awaitable[object]) -> None:
+    """Tell the server something that does no harm if it is not heard: what is not acknowledged comes again."""
+    with contextlib.suppress(*BROKEN):
+        async with asyncio.timeout(WRITE_S):
+            await telling
 
 
 def _durable(name: str) -> str:
