@@ -11,7 +11,7 @@ from kilonova.cloud.parts import Parts
 from kilonova.model.context import RequestContext
 from kilonova.model.errors import BadRequest, Conflict, Forbidden, NotFound
 from kilonova.model.network import Network, Port, Subnet
-from kilonova.store.queries import networks, ports, quotas
+from kilonova.store.queries import networks, ports, quotas, servers
 from kilonova.store.transactions import Tx
 
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -178,8 +178,7 @@ class Networks:
         network = await self.network(ctx, network_id)
         owner = self._owner(ctx, project_id)
         self._allow(ctx, "create_port", owner)
-        if values.get("host"):
-            self._allow(ctx, "create_port:binding:host_id", owner)
+        self._check_fields(ctx, "create_port", network, owner, values)
         now = self._parts.clock.now()
         row = {
             "id": self._parts.ids.uuid(),
@@ -201,7 +200,22 @@ class Networks:
             "updated_at": now,
         }
         row["mac"] = check_mac(row["mac"])
-        return await self._store.run(_insert_port, row, fixed_ips)
+        return await self._store.run(_insert_port, row, fixed_ips, ctx.is_admin)
+
+    def _check_fields(
+        self, ctx: RequestContext, action: str, network: Network, owner: str, values: dict[str, Any]
+    ) -> None:
+        """Raise unless the caller may set these fields.
+
+        On a shared network, a port that may speak with others' addresses could take a neighbour's place: only
+        the network's owner and administrators may loosen what guards it.
+        """
+        if values.get("host"):
+            self._allow(ctx, f"{action}:binding:host_id", owner)
+        if values.get("allowed_address_pairs"):
+            self._allow(ctx, f"{action}:allowed_address_pairs", network.project_id)
+        if values.get("port_security") is False:
+            self._allow(ctx, f"{action}:port_security_enabled", network.project_id)
 
     async def update_port(
         self, ctx: RequestContext, port_id: str, values: dict[str, Any], fixed_ips: list[dict[str, str]] | None
@@ -209,11 +223,13 @@ class Networks:
         """Change a port; its addresses only while no server has it."""
         port = await self.port(ctx, port_id)
         self._allow(ctx, "update_port", port.project_id)
+        network = await self._store.read(networks.get, port.network_id)
+        self._check_fields(ctx, "update_port", network, port.project_id, values)
         if fixed_ips is not None and port.device_id:
             raise Conflict(f"Port {port_id} is in use by {port.device_id}; its addresses cannot be changed now.")
         if "mac" in values:
             values = {**values, "mac": check_mac(values["mac"])}
-        return await self._store.run(_update_port, port, values, fixed_ips, at=self._parts.clock.now())
+        return await self._store.run(_update_port, port, values, fixed_ips, ctx.is_admin, at=self._parts.clock.now())
 
     async def delete_port(self, ctx: RequestContext, port_id: str) -> None:
         """Remove a port that no server has."""
@@ -343,13 +359,30 @@ def _delete_subnet(tx: Tx, subnet: Subnet) -> None:
     quotas.give_back(tx, subnet.project_id, {"subnet": 1})
 
 
-def _insert_port(tx: Tx, row: dict[str, Any], fixed_ips: list[dict[str, str]] | None) -> Port:
+def _check_device(tx: Tx, values: dict[str, Any], project_id: str, is_admin: bool) -> None:
+    """A port of one project is no card of another project's server: whoever had it would speak as that server."""
+    if is_admin or not values.get("device_id"):
+        return
+    server = servers.find(tx, values["device_id"])
+    if server is not None and server.project_id != project_id:
+        raise NotFound(kind="Device", id=values["device_id"])
+
+
+def _insert_port(tx: Tx, row: dict[str, Any], fixed_ips: list[dict[str, str]] | None, is_admin: bool) -> Port:
+    _check_device(tx, row, row["project_id"], is_admin)
     return ports.insert(tx, row, fixed_ips, networks.subnets_of(tx, [row["network_id"]]).get(row["network_id"], []))
 
 
 def _update_port(
-    tx: Tx, port: Port, values: dict[str, Any], fixed_ips: list[dict[str, str]] | None, *, at: datetime
+    tx: Tx,
+    port: Port,
+    values: dict[str, Any],
+    fixed_ips: list[dict[str, str]] | None,
+    is_admin: bool,
+    *,
+    at: datetime,
 ) -> Port:
+    _check_device(tx, values, port.project_id, is_admin)
     if fixed_ips is not None:
         ports.set_addresses(tx, port.id, fixed_ips, networks.subnets_of(tx, [port.network_id]).get(port.network_id, []))
     return ports.update(tx, port.id, values, at=at)

@@ -1,7 +1,7 @@
 """Networks, subnets and ports of Network v2.0, and the small things that clients look at."""
 
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -509,10 +509,17 @@ def _port_values(fields: PortFields) -> tuple[dict[str, Any], list[dict[str, str
 
 
 def _pair_ip(text: str) -> str:
-    address, slash, length = text.partition("/")
-    if slash and not (length.isdigit() and int(length) <= 32):
-        raise BadRequest(f"Invalid input for allowed_address_pairs. Reason: '{text[:60]}' is not a valid IP subnet.")
-    return _ip("allowed_address_pairs", address) + slash + length
+    """An address, or a block in its canonical form: it goes into the hosts' rules as it stands."""
+    if "/" not in text:
+        return _ip("allowed_address_pairs", text)
+    try:
+        if not text.isascii():
+            raise ValueError
+        return str(IPv4Network(text, strict=False))
+    except ValueError:
+        raise BadRequest(
+            f"Invalid input for allowed_address_pairs. Reason: '{text[:60]}' is not a valid IP subnet."
+        ) from None
 
 
 @api.route("GET", "/ports")

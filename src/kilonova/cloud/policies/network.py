@@ -17,6 +17,15 @@ DEFAULTS: tuple[Default, ...] = (
     Default("update_network:shared", ADMIN, "Share a network with all projects."),
     Default("create_network:router:external", ADMIN, "Make a network external."),
     Default("create_port:binding:host_id", ADMIN, "Bind a port to a host."),
+    Default("update_port:binding:host_id", ADMIN, "Bind a port to another host."),
+    *(
+        Default(f"{verb}_port:{field}", MEMBER, f"{what} Checked on the network's project, not on the port's.")
+        for verb in ("create", "update")
+        for field, what in (
+            ("allowed_address_pairs", "Let a port speak with more addresses."),
+            ("port_security_enabled", "Switch off what keeps a port from speaking in others' names."),
+        )
+    ),
     Default("get_port:binding:host_id", ADMIN, "See the host of a port."),
     Default("create_port:mac_address", MEMBER, "Choose a port's MAC."),
 )
