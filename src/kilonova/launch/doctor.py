@@ -4,21 +4,19 @@ Each check says what it found and, where that is not well, what to do. None of t
 """
 
 import asyncio
-import difflib
 import importlib
 import inspect
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-from oslo_config import iniparser
-
 from kilonova.base.clock import SystemClock
 from kilonova.base.config import Config, ConfigError
+from kilonova.base.config_names import Known
 from kilonova.base.ids import SystemIds
 from kilonova.launch.addresses import Address
 from kilonova.launch.agents import choose_virt
@@ -64,56 +62,17 @@ def known_options(found: Sequence[tuple[str, str, str]]) -> dict[str, set[str]]:
     return known
 
 
-class _Reader(iniparser.BaseParser):
-    """Collects (line number, section, option)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.section = "DEFAULT"
-        self.seen: list[tuple[str, str]] = []
-
-    def new_section(self, section: str) -> None:
-        self.section = section
-
-    def assignment(self, key: str, value: list[str]) -> None:
-        self.seen.append((self.section, key))
-
-
-def check_files(files: Sequence[Path], known: Mapping[str, set[str]]) -> Findings:
+def check_names(config: Config, known: Known) -> Findings:
     """Options that nobody reads, each with the nearest one that somebody does."""
-    for file in files:
-        reader = _Reader()
-        try:
-            with file.open() as lines:
-                reader.parse(lines)
-        except (OSError, iniparser.ParseError) as error:
-            yield Finding("options", "fail", f"{file}: {error}", "Correct the file, or give another --config-file.")
-            continue
-        wrong = 0
-        for section, option in reader.seen:
-            if section not in known:
-                wrong += 1
-                near = _nearest(section, known)
-                yield Finding("options", "fail", f"{file}: there is no section [{section}]", f"Did you mean [{near}]?")
-            elif option not in known[section]:
-                wrong += 1
-                yield Finding(
-                    "options", "fail", f"{file}: [{section}] has no option '{option}'", _advice(option, section, known)
-                )
-        if not wrong:
-            yield ok("options", f"{file}: {len(reader.seen)} options, all known")
-
-
-def _nearest(name: str, names: Mapping[str, Any] | set[str]) -> str:
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.0)
-    return found[0] if found else ""
-
-
-def _advice(option: str, section: str, known: Mapping[str, set[str]]) -> str:
-    elsewhere = sorted(name for name, options in known.items() if option in options)
-    if elsewhere:
-        return f"It belongs into [{elsewhere[0]}]."
-    return f"Did you mean '{_nearest(option, known[section])}'?"
+    try:
+        wrong = config.unknown(known)
+    except ConfigError as error:
+        yield Finding("options", "fail", str(error), "Correct the file, or give another --config-file.")
+        return
+    for name in wrong:
+        yield Finding("options", "fail", str(name), name.advice)
+    if not wrong:
+        yield ok("options", "all names are known")
 
 
 def check_values(config: Config, modules: Sequence[str]) -> Findings:
@@ -265,9 +224,12 @@ async def examine(
     Args:
         options: (section, option, module) of every option there is.
     """
-    findings = list(check_files(files, known_options(options)))
     try:
         config = Config(files)
+    except ConfigError as error:
+        return [Finding("options", "fail", str(error), "Correct the file, or give another --config-file.")]
+    findings = list(check_names(config, known_options(options)))
+    try:
         wanted = tuple(services) or services_of(config.get(DeploymentOptions).roles)
     except ConfigError as error:
         return [*findings, Finding("options", "fail", str(error), "Correct the file.")]

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from kilonova.base.config import reloadable
+
 
 @dataclass(frozen=True, kw_only=True)
 class UpOptions:
@@ -45,7 +47,7 @@ class DeploymentOptions:
     log_dir: str = ""
     """Where logs go; ``logs`` below `state_path`, if empty."""
 
-    debug: bool = False
+    debug: bool = reloadable(False)
     """Log more."""
 
     api_url: str = "http://127.0.0.1:8774"

@@ -24,6 +24,9 @@ class Options:
     rain_bytes: int = 2 * 1024
     """How wet."""
 
+    loud: bool = reloadable(False)
+    """Say more."""
+
 
 class NoOptions:
     sections: str = "no"
@@ -42,6 +45,7 @@ def test_fields_types_defaults_and_docstrings_are_read(tmp_path: Path) -> None:
     assert "| `sky` | one of `clear`, `grey` | `grey` | Its colour. |" in text
     assert "| `gusts` | list, separated by commas | `a,b` |  |" in text
     assert "| `rain_bytes` | whole number | `2048` | How wet. |" in text
+    assert "| `loud` | true or false | `false` | Say more. Taken over on SIGHUP. |" in text
 
 
 def test_every_option_of_the_product_is_documented() -> None:

@@ -31,9 +31,11 @@ def failures(findings: list[Finding]) -> list[tuple[str, str]]:
         ("no equals sign\n", "kilonova.conf", "Correct the file"),
     ],
 )
-def test_a_wrong_option_is_told_with_the_nearest_right_one(tmp_path: Path, text: str, found: str, remedy: str) -> None:
-    known = doctor.known_options(OPTIONS)
-    [(told, advice)] = failures(list(doctor.check_files([a_file(tmp_path, text)], known)))
+async def test_a_wrong_option_is_told_with_the_nearest_right_one(
+    tmp_path: Path, text: str, found: str, remedy: str
+) -> None:
+    findings = await doctor.examine([a_file(tmp_path, text)], OPTIONS, ["network"])
+    told, advice = failures(findings)[0]
     assert found in told and remedy in advice
 
 
