@@ -7,25 +7,29 @@ Usage::
 
 Each service of a process writes ``<log_dir>/<service>.log``, one JSON object a line. Which service
 is speaking, and for which request, is context (`bind`), so it crosses awaits and tasks by itself.
-Secrets never go into a log line: fields whose names say that they are secret are masked as a last
-line of defence.
+Secrets never go into a log line: fields whose names say that they are secret, at any depth, and passwords in URLs
+are masked as a last line of defence. Logging never raises, and never stops a service.
 """
 
 import contextlib
 import contextvars
 import logging
+import re
 import sys
 from collections.abc import Iterator, MutableMapping
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, ClassVar, cast
 
-import orjson
 import structlog
+
+from kilonova.base.log_files import LogFile, to_stderr
+from kilonova.base.log_lines import as_json, as_text
+from kilonova.base.masking import masked
 
 _context: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("kilonova_log", default={})  # noqa: B039 - never changed in place
 
-_SECRET_WORDS = ("password", "secret", "token", "private_key", "user_data", "admin_pass")
+_LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
 Logger = structlog.typing.FilteringBoundLogger
 
@@ -61,15 +65,7 @@ def _with_context(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMa
 
 
 def _mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key in event:
-        if _is_secret(key):
-            event[key] = "***"
-    return event
-
-
-@lru_cache(maxsize=4096)
-def _is_secret(key: str) -> bool:
-    return any(word in key for word in _SECRET_WORDS)
+    return {key: masked(str(key), value) for key, value in event.items()}
 
 
 class _Level:
@@ -91,37 +87,62 @@ def set_debug(debug: bool) -> None:
     _level.level = logging.DEBUG if debug else logging.INFO
 
 
-class _Files:
-    """One append-only file a service, opened when it first speaks."""
+@dataclass(frozen=True, kw_only=True)
+class LogOptions:
+    """``[DEFAULT]`` of kilonova.conf: how much is logged, and how much of it is kept."""
 
-    def __init__(self, log_dir: Path | None, also_stderr: bool) -> None:
+    section: ClassVar[str] = "DEFAULT"
+
+    max_logfile_size_mb: int = 200
+    """Size in MiB from which a log file is moved to ``NAME.log.1`` and a new one begun; 0 for never."""
+
+    max_logfile_count: int = 10
+    """How many full files of each service are kept."""
+
+    use_stderr: bool = False
+    """Log to standard error besides the files; in a form for people if it is a terminal."""
+
+
+class _Sinks:
+    """The end of the way: a file for each service, opened when it first speaks, and standard error."""
+
+    def __init__(self, log_dir: Path | None, stderr: bool, options: LogOptions) -> None:
         self._dir = log_dir
-        self._also_stderr = also_stderr
-        self._open: dict[str, IO[bytes]] = {}
+        self._stderr = stderr or log_dir is None
+        self._options = options
+        self._open: dict[str, LogFile] = {}
 
     def __call__(self, _: Any, __: str, event: MutableMapping[str, Any]) -> str:
-        service = str(event.get("service", "kilonova"))
-        line = orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS) + b"\n"
+        written = True
         if self._dir is not None:
-            file = self._open.get(service)
-            if file is None:
-                file = self._open[service] = (self._dir / f"{service}.log").open("ab", buffering=0)
-            file.write(line)
-        if self._also_stderr or self._dir is None:
-            sys.stderr.buffer.write(line)
-            sys.stderr.buffer.flush()
+            written = self._file(str(event.get("service", "kilonova"))).write(as_json(event))
+        if self._stderr and written:
+            terminal = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+            to_stderr(as_text(event, colour=True) if terminal else as_json(event))
         raise structlog.DropEvent
 
+    def _file(self, service: str) -> LogFile:
+        file = self._open.get(service)
+        if file is None:
+            name = re.sub(r"[^\w.-]", "_", service)
+            file = self._open[service] = LogFile(
+                cast(Path, self._dir) / f"{name}.log",
+                max_bytes=self._options.max_logfile_size_mb * 1024**2,
+                keep=self._options.max_logfile_count,
+            )
+        return file
 
-def set_up(log_dir: Path | None, *, debug: bool = False, stderr: bool = False) -> None:
-    """Send log lines to ``<log_dir>/<service>.log``; to standard error if there is no directory.
+
+def set_up(
+    log_dir: Path | None, *, debug: bool = False, stderr: bool = False, options: LogOptions | None = None
+) -> None:
+    """Send log lines to ``<log_dir>/<service>.log``; to standard error if there is no directory, or it is of no use.
 
     Args:
         debug: also lines below INFO.
         stderr: write to standard error besides the files.
     """
-    if log_dir is not None:
-        log_dir.mkdir(parents=True, exist_ok=True)
+    options = options or LogOptions()
     set_debug(debug)
     structlog.configure(
         processors=[
@@ -131,7 +152,7 @@ def set_up(log_dir: Path | None, *, debug: bool = False, stderr: bool = False) -
             structlog.processors.format_exc_info,
             _with_context,
             _mask,
-            _Files(log_dir, stderr),
+            _Sinks(log_dir, stderr or options.use_stderr, options),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         cache_logger_on_first_use=log_dir is not None,  # a service: set up once; tests set up many times
@@ -144,7 +165,11 @@ class _Forward(logging.Handler):
     """Hands lines of the standard logging module on."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # arguments that do not fit the format are the library's fault, not ours
+            message = str(record.msg)
+        # Levels between the five known ones count as the next lower one.
+        level = max((known for known in _LEVELS if known <= record.levelno), default=logging.DEBUG)
         # exc_info: third-party lines often carry the only trace of a fault.
-        structlog.get_logger(module=record.name).log(
-            record.levelno, record.getMessage(), exc_info=record.exc_info or None
-        )
+        structlog.get_logger(module=record.name).log(level, message, exc_info=record.exc_info or None)

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import msgspec
 import orjson
-from prometheus_client import Gauge, generate_latest
 
 from kilonova import __version__
 from kilonova.api.http.server import HttpServer, ServerOptions
 from kilonova.base.log import get_logger
+from kilonova.base.metrics import CONTENT_TYPE, Gauge, exposition
 from kilonova.launch.addresses import Address
 from kilonova.launch.process import Process
 from kilonova.launch.state import write_private
@@ -130,8 +130,8 @@ class Operations:
                 status = 503 if waiting else 200
                 body = orjson.dumps({"ready": not waiting, "waiting_for": waiting})
             case "/metrics":
-                content_type = b"text/plain; version=0.0.4; charset=utf-8"
-                body = generate_latest(self._process.readiness.registry)
+                content_type = CONTENT_TYPE.encode()
+                body = exposition(self._process.readiness.registry)
             case "/inspect":
                 body = orjson.dumps(await self.inspect(), default=str)
             case _:

@@ -1,9 +1,8 @@
 """``/readyz`` says whether this process can do its work, and if not, why; ``/metrics`` is for Prometheus."""
 
-from prometheus_client import generate_latest
-
 from kilonova.api.http.errors import JSON_ERRORS
 from kilonova.api.http.routing import Api, Reply, Request
+from kilonova.base.metrics import CONTENT_TYPE, exposition
 from kilonova.cloud.cloud import Cloud
 
 readiness_api = Api("readiness", root="/readyz", errors=JSON_ERRORS)
@@ -20,4 +19,4 @@ async def ready(cloud: Cloud, req: Request) -> Reply:
 @metrics_api.route("GET", "", public=True)
 async def metrics(cloud: Cloud, req: Request) -> Reply:
     """Counters and timings of this process."""
-    return Reply(generate_latest(cloud.readiness.registry), content_type="text/plain; version=0.0.4; charset=utf-8")
+    return Reply(exposition(cloud.readiness.registry), content_type=CONTENT_TYPE)
