@@ -33,17 +33,15 @@ def as_text(event: Mapping[str, Any], *, colour: bool) -> bytes:
     level = str(event.get("level", ""))
     who = "@".join(str(event[key]) for key in ("service", "host") if event.get(key))
     facts = " ".join(
-        f"{key}={_printable(_text(value))}"
-        for key, value in event.items()
-        if key not in (*_HEAD, "module", "exception")
+        f"{key}={printable(_text(value))}" for key, value in event.items() if key not in (*_HEAD, "module", "exception")
     )
     shown = f"{level:<8}"
     if colour:
         shown = f"\x1b[{_COLOURS.get(level, '0')}m{shown}\x1b[0m"
-    line = f"{str(event.get('time', ''))[11:23]} {shown} {_printable(who)}  {_printable(_text(event.get('event')))}  "
+    line = f"{str(event.get('time', ''))[11:23]} {shown} {printable(who)}  {printable(_text(event.get('event')))}  "
     line = f"{line}{facts}".rstrip()
     for more in str(event.get("exception") or "").splitlines():
-        line += f"\n    {_printable(more)}"
+        line += f"\n    {printable(more)}"
     return f"{line}\n".encode(errors="backslashreplace")
 
 
@@ -64,5 +62,6 @@ def _text(value: Any) -> str:
         return f"<{type(value).__name__}>"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """`text` without anything that could steer a terminal."""
     return text if text.isprintable() else repr(text)[1:-1]

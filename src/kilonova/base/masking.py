@@ -13,6 +13,9 @@ MASK: Final = "***"
 DEPTH: Final = 8
 """Levels of lists and mappings that are looked into; what lies deeper is masked whole."""
 
+_NUMBERS: Final = (int, float)
+_NESTS: Final = (Mapping, list, tuple, set, frozenset)
+
 # Looked for in names as joined letters: admin_pass, adminPass and X-Auth-Token are all found.
 _ALWAYS: Final = re.compile(r"passw|adminpass|userpass|passphrase|secret|credential")
 _TEXT: Final = re.compile(r"token|privatekey|authkey|accesskey|apikey|userdata|authorization|cookie")
@@ -36,16 +39,17 @@ def mask_urls(text: str) -> str:
 
 def masked(name: str, value: Any, depth: int = DEPTH) -> Any:
     """`value` as it may be shown under `name`: secrets masked at every level. What is empty stays as it is."""
-    if value is None or value == "" or isinstance(value, bool):
-        return value
-    if is_secret(name, number=isinstance(value, int | float)):
-        return MASK
+    # On the way of every log line: the commonest kinds come first.
     if isinstance(value, str):
-        return mask_urls(value)
-    if depth == 0 and isinstance(value, Mapping | list | tuple | set | frozenset):
+        return MASK if value and is_secret(name) else mask_urls(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, _NUMBERS):
+        return MASK if is_secret(name, number=True) else value
+    if is_secret(name) or (depth == 0 and isinstance(value, _NESTS)):
         return MASK
     if isinstance(value, Mapping):
         return {key: masked(str(key), inner, depth - 1) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, _NESTS):
         return [masked("", inner, depth - 1) for inner in value]
     return value
