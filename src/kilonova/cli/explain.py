@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kilonova.cli.rest import Rest, RestError, credentials
+from kilonova.model.errors import Unavailable
 from kilonova.model.request_spec import Explanation
 from kilonova.model.server import Decision
 
@@ -60,6 +61,9 @@ def run(args: argparse.Namespace) -> int:
     except (RestError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
+    except Unavailable as error:
+        print(f"The database in {args.state} cannot be used: {error.message}", file=sys.stderr)
+        return 2
     if not found:
         print(
             f"No decision about {args.server} is kept. It may not have been scheduled yet, or it is long ago.",
@@ -82,6 +86,7 @@ def _decisions(state: Path, server_id: str) -> list[Decision]:
 
     Raises:
         RestError: the API says no.
+        Unavailable: the database is of no use.
         FileNotFoundError: there is neither.
     """
     clouds, database = state / "clouds.yaml", state / "kilonova.sqlite"
@@ -96,10 +101,18 @@ def _decisions(state: Path, server_id: str) -> list[Decision]:
     if not database.exists():
         raise FileNotFoundError(f"There is no cloud in {state}: neither clouds.yaml nor a database. Check --state DIR.")
     # The store is heavy, and help must be quick: hence imported here.
+    from kilonova.store import health
     from kilonova.store.engine import Store
     from kilonova.store.queries import decisions
 
-    return Store.open(f"sqlite:///{database}").run_now(decisions.of_server, server_id)
+    url = f"sqlite:///{database}"
+    found = health.look(url)
+    if found.revision != found.newest:
+        raise Unavailable(
+            f"{database} is at revision {found.revision or '(empty)'}, this program needs {found.newest}. "
+            f"Run: kilonova db upgrade --state {state}"
+        )
+    return Store.open(url).run_now(decisions.of_server, server_id)
 
 
 async def _ask(auth: dict[str, str], server_id: str) -> list[Decision]:

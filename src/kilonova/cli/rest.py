@@ -7,7 +7,7 @@ client does; nothing here goes around the API.
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import httpx
 import yaml
@@ -15,6 +15,9 @@ import yaml
 _VERSIONS: Final = {"compute": "v2.1", "image": "v2", "network": "v2.0"}
 _MICROVERSION: Final = "compute 2.37"
 """The first in which a server may ask for ``networks: auto``."""
+
+
+_AUTH: Final = ("auth_url", "username", "password", "project_name")
 
 
 class RestError(Exception):
@@ -27,9 +30,21 @@ class RestError(Exception):
 
 
 def credentials(clouds_yaml: Path, cloud: str = "kilonova") -> dict[str, str]:
-    """The ``auth`` of one cloud in a ``clouds.yaml``."""
-    auth: dict[str, str] = yaml.safe_load(clouds_yaml.read_text())["clouds"][cloud]["auth"]
-    return auth
+    """The ``auth`` of one cloud in a ``clouds.yaml``.
+
+    Raises:
+        RestError: the file cannot be read, or lacks something; the message names it.
+    """
+    try:
+        auth = yaml.safe_load(clouds_yaml.read_text())["clouds"][cloud]["auth"]
+        lacking = [name for name in _AUTH if not isinstance(auth.get(name), str)]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RestError(f"{clouds_yaml} cannot be read: {' '.join(str(error).split())}") from None
+    except (LookupError, TypeError, AttributeError):
+        raise RestError(f"{clouds_yaml} has no cloud '{cloud}' with 'auth' in it.") from None
+    if lacking:
+        raise RestError(f"{clouds_yaml}: the 'auth' of '{cloud}' has no {', '.join(lacking)}.")
+    return cast(dict[str, str], auth)
 
 
 class Rest:
