@@ -3,13 +3,19 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from kilonova.base.log_lines import printable
+
+LISTED: Final = 50
+"""Rows of a table that are shown."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,24 +29,31 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--state", type=Path, default=Path("/var/lib/kilonova"), metavar="DIR", help="state_path (default: %(default)s)"
     )
+    parser.add_argument("--url", metavar="URL", help="instead: the process whose [operations] listen this is")
     parser.add_argument("--service", metavar="NAME", help="only processes that run this service")
+    parser.add_argument("--config", action="store_true", help="also the options in use (secrets are masked)")
     parser.add_argument("--json", action="store_true", help="print a list of objects, one a process")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print; 1 if no process answers."""
+    asked = [(args.url, args.url)] if args.url else list(_processes(args.state, args.service))
     found = []
-    for file in sorted((args.state / "run").glob("*.json")):
-        told = json.loads(file.read_text())
-        if args.service and args.service not in told["services"]:
-            continue
+    for name, url in asked:
         try:
-            found.append(httpx.get(f"{told['url']}/inspect", timeout=10, trust_env=False).raise_for_status().json())
-        except httpx.HTTPError as error:
-            print(f"{', '.join(told['services'])} (pid {told['pid']}) does not answer: {error}", file=sys.stderr)
+            answer = httpx.get(f"{url.rstrip('/')}/inspect", timeout=10, trust_env=False).raise_for_status().json()
+            if not isinstance(answer, dict) or not {"services", "waiting for"} <= answer.keys():
+                raise ValueError("something else answers there")
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            print(f"{name} does not answer: {error}", file=sys.stderr)
+            continue
+        if not args.service or args.service in answer["services"]:
+            found.append(answer)
     if not found:
-        print(f"No process of {args.state} answers. Is --state the state_path of its configuration?", file=sys.stderr)
+        which = f" with the service {args.service}" if args.service else ""
+        where, advice = (args.url, "") if args.url else (args.state, " Is --state the state_path of its configuration?")
+        print(f"No process of {where}{which} answers.{advice}", file=sys.stderr)
         return 1
     if args.json:
         print(json.dumps(found))
@@ -49,11 +62,28 @@ def run(args: argparse.Namespace) -> int:
     if not console.is_terminal:
         console.width = 160
     for process in found:
-        show(console, process)
+        show(console, process, config=args.config)
     return 0
 
 
-def show(console: Console, process: dict[str, Any]) -> None:
+def _processes(state: Path, service: str | None) -> Iterator[tuple[str, str]]:
+    """Name and URL of each process that has said where it answers."""
+    for file in sorted((state / "run").glob("*.json")):
+        try:
+            told = json.loads(file.read_text())
+            services, url, pid = told["services"], str(told["url"]), int(told["pid"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            print(f"{file} cannot be read: {error}. It is left out.", file=sys.stderr)
+            continue
+        if service and service not in services:
+            continue
+        if not Path(f"/proc/{pid}").exists():
+            print(f"{', '.join(services)} (pid {pid}) is dead, and left {file} behind.", file=sys.stderr)
+            continue
+        yield f"{', '.join(services)} (pid {pid})", url
+
+
+def show(console: Console, process: dict[str, Any], *, config: bool = False) -> None:
     """One process: its head, then a table for each section that has something to show."""
     waiting = process["waiting for"]
     head = Text(f"{', '.join(process['services'])} on {process['host']}, pid {process['pid']}: ", style="bold")
@@ -61,15 +91,33 @@ def show(console: Console, process: dict[str, Any]) -> None:
         "; ".join(f"{name}: {cause}" for name, cause in waiting.items()), style="red"
     )
     console.print(head)
-    for name, rows in process.items():
-        if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
+    for name, value in process.items():
+        rows = _rows(name, value, config)
+        if not rows:
             continue
-        table = Table(title=f"{name} ({len(rows)})", title_justify="left")
+        table = Table(title=Text(f"{name} ({len(rows)})"), title_justify="left")
         for column in rows[0]:
-            table.add_column(str(column), overflow="fold")
-        for row in rows[:50]:
-            table.add_row(*(Text(_shown(value)) for value in row.values()))
+            table.add_column(Text(str(column)), overflow="fold")
+        most = len(rows) if name == "config" else LISTED
+        for row in rows[:most]:
+            table.add_row(*(Text(printable(_shown(row.get(column)))) for column in rows[0]))
         console.print(table)
+        if len(rows) > most:
+            console.print(f"and {len(rows) - most} more; --json has all")
+
+
+def _rows(name: str, value: Any, config: bool) -> list[dict[str, Any]]:
+    """The lines of one section's table; none, if it is none."""
+    if name == "config":
+        sections = value.items() if config else ()
+        return [
+            {"section": section, "option": option, "value": set_to}
+            for section, options in sections
+            for option, set_to in options.items()
+        ]
+    if isinstance(value, dict) and value and name != "waiting for":
+        return [value]
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def _shown(value: Any) -> str:

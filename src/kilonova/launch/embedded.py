@@ -5,6 +5,7 @@ first; hosts join as their agents come up.
 """
 
 import asyncio
+from functools import partial
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.config import Config
@@ -12,10 +13,12 @@ from kilonova.base.log import get_logger
 from kilonova.conductor.liveness import LivenessOptions
 from kilonova.launch.addresses import Address
 from kilonova.launch.agents import Agents, choose_virt
-from kilonova.launch.control import open_store, start_api, start_conductor, start_scheduler
+from kilonova.launch.control import answers, open_store, start_api, start_conductor, start_scheduler
 from kilonova.launch.heartbeats import start_heartbeats
+from kilonova.launch.operations import Operations, OperationsOptions
 from kilonova.launch.options import UpOptions
 from kilonova.launch.process import Process
+from kilonova.launch.services import SERVICES
 from kilonova.launch.state import StateDir
 from kilonova.rpc.transports.memory import MemoryTransport
 
@@ -34,11 +37,13 @@ class EmbeddedCloud:
         self.options = options
         self.virt = choose_virt(options.virt)
         self.listen = Address.parse(options.listen)
+        looked_at = Address.parse(config.get(OperationsOptions).listen)
         clock = SystemClock()
         self._process = Process(
             state, config, MemoryTransport(clock), name="kilonova", host=options.host_name, clock=clock
         )
         self.agents = Agents(self._process, self.virt, self._host_names(), api_url=self.url)
+        self._operations = Operations(self._process, looked_at, SERVICES)
         self._joining: asyncio.Task[None] | None = None
 
     @property
@@ -55,7 +60,10 @@ class EmbeddedCloud:
         process = self._process
         store = await open_store(process, self.state.database_url, migrate=True)
         await process.open()
-        await start_conductor(process, store, api_url=self.url, alone=True)
+        await self._operations.start()
+        self._operations.add_check("database", partial(store.read, answers))
+        engine = await start_conductor(process, store, api_url=self.url, alone=True)
+        self._operations.add_section("tasks", engine.look)
         await start_scheduler(process, store)
         self.cloud = await start_api(process, store, self.listen, alone=True)
         beat_s = process.config.get(LivenessOptions).report_interval

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import platform
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from kilonova.base.clock import Clock, SystemClock
 from kilonova.base.config import Config
@@ -21,6 +22,19 @@ log = get_logger(__name__)
 
 PATIENCE_S = 30.0
 """The longest pause between two tries to reach a broker or a database that is not there yet."""
+
+
+@dataclass
+class Loop:
+    """Periodic work of a process: how it goes. Times are of the process's monotonic clock."""
+
+    every_s: float
+    since: float
+    last_end: float | None = None
+    running_since: float | None = None
+    runs: int = 0
+    failure: str = ""
+    """Why it failed the last time; empty if it did not."""
 
 
 class Process:
@@ -53,6 +67,7 @@ class Process:
         self.calls = Calls(self.rpc)
         self.readiness = Readiness()
         self.servers: list[RpcServer] = []
+        self.loops: dict[str, Loop] = {}
         self._stack = contextlib.AsyncExitStack()
 
     async def open(self) -> None:
@@ -83,16 +98,23 @@ class Process:
     def repeat(self, name: str, every_s: float, work: Callable[[], Awaitable[object]]) -> None:
         """Do `work` every `every_s` seconds until the end, whatever becomes of each time."""
 
+        loop = self.loops[name] = Loop(every_s, since=self.clock.monotonic())
+
         async def forever() -> None:
             set_service(name.partition(".")[0])
             while True:
                 await self.clock.sleep(every_s)
+                loop.running_since, failure = self.clock.monotonic(), ""
                 try:
                     await work()
                 except CloudError as error:
+                    failure = error.message
                     log.warning("periodic work failed", work=name, cause=error.message)
-                except Exception:
+                except Exception as error:
+                    failure = type(error).__name__
                     log.exception("periodic work failed", work=name)
+                loop.last_end, loop.running_since, loop.failure = self.clock.monotonic(), None, failure
+                loop.runs += 1
 
         task = asyncio.create_task(forever(), name=name)
 
