@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,17 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("services", nargs="*", metavar="SERVICE", help="check for these; none: those of its roles")
     parser.add_argument("--config-file", type=Path, action="append", default=[], metavar="FILE", help="INI file")
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="its *.conf, by name, after the files",
+    )
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="look at the cloud of 'kilonova up' in this directory instead"
+    )
     parser.add_argument("--json", action="store_true", help="print a list of objects")
     parser.set_defaults(run=run)
 
@@ -30,11 +42,18 @@ def run(args: argparse.Namespace) -> int:
 
     from kilonova.cli.docs import PACKAGE, sections
     from kilonova.launch.doctor import examine
+    from kilonova.launch.services import SERVICES
 
     options = [
         (section.name, option.name, section.module) for section in sections(PACKAGE) for option in section.options
     ]
-    findings = asyncio.run(examine(args.config_file, options, args.services))
+    unknown = [name for name in args.services if name not in SERVICES]
+    if unknown:
+        print(f"No service '{unknown[0]}'. There are: {', '.join(SERVICES)}.", file=sys.stderr)
+        return 2
+    findings = asyncio.run(
+        examine(args.config_file, options, args.services, directories=args.config_dir, state=args.state)
+    )
     failed = any(finding.level == "fail" for finding in findings)
     if args.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings]))

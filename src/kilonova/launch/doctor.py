@@ -20,8 +20,9 @@ from kilonova.base.config_names import Known
 from kilonova.base.ids import SystemIds
 from kilonova.launch.addresses import Address
 from kilonova.launch.agents import choose_virt
-from kilonova.launch.options import ApiOptions, ComputeServiceOptions, DatabaseOptions, DeploymentOptions
-from kilonova.launch.services import AGENTS, CONTROL, services_of
+from kilonova.launch.options import ApiOptions, ComputeServiceOptions, DatabaseOptions, DeploymentOptions, UpOptions
+from kilonova.launch.services import AGENTS, CONTROL, ROLES, services_of
+from kilonova.launch.state import StateDir
 from kilonova.launch.transports import make_transport
 from kilonova.model.errors import CloudError, Unavailable
 from kilonova.network.options import NetworkAgentOptions
@@ -34,6 +35,9 @@ SKEW_S: Final = 2.0
 
 FREE_MIB: Final = 1024
 """Free space below which images and disks will not fit for long, in MiB."""
+
+PROGRAMS: Final = (*os.environ.get("PATH", "").split(os.pathsep), "/usr/sbin", "/sbin")
+"""Where programs are looked for; agents are started by root, whose path has the last two."""
 
 
 @dataclass(frozen=True)
@@ -125,15 +129,18 @@ def check_database(config: Config) -> Findings:
         yield Finding("database", "fail", text, "Run: kilonova db upgrade --config-file FILE")
     else:
         yield ok("database", f"{found.kind}: revision {found.revision}")
-    apart = f"{found.skew_s:.2f} s"
-    if found.skew_s > SKEW_S:
-        advice = "Run a time service on both machines."
-        yield Finding("clock", "fail", f"{apart} away from the database's", advice)
-    else:
-        yield ok("clock", f"within {apart} of the database's")
+    yield check_clock(found.skew_s)
 
 
-def check_hypervisor(config: Config) -> Findings:
+def check_clock(skew_s: float) -> Finding:
+    """Whether this machine and the database agree about the time: leases and heartbeats live on it."""
+    apart = f"{skew_s:.2f} s"
+    if skew_s > SKEW_S:
+        return Finding("clock", "fail", f"{apart} away from the database's", "Run a time service on both machines.")
+    return ok("clock", f"within {apart} of the database's")
+
+
+def check_hypervisor(config: Config, programs: Sequence[str] = PROGRAMS) -> Findings:
     """What guests would run on."""
     virt = choose_virt(config.get(ComputeServiceOptions).virt)
     if virt == "fake":
@@ -141,7 +148,7 @@ def check_hypervisor(config: Config) -> Findings:
             "hypervisor", "warn", "simulated hosts", "Install qemu-system-x86 and libvirt-daemon for real ones."
         )
         return
-    lacking = [name for name in ("qemu-system-x86_64", "libvirtd", "virtlogd", "qemu-img") if _lacks(name)]
+    lacking = [name for name in ("qemu-system-x86_64", "libvirtd", "virtlogd", "qemu-img") if _lacks(name, programs)]
     if lacking:
         yield Finding("hypervisor", "fail", f"not installed: {', '.join(lacking)}", "python3 scripts/packages.py run")
         return
@@ -155,11 +162,11 @@ def check_hypervisor(config: Config) -> Findings:
         )
 
 
-def check_network(config: Config) -> Findings:
+def check_network(config: Config, programs: Sequence[str] = PROGRAMS) -> Findings:
     """What guests' networks are made with."""
     if choose_virt(config.get(ComputeServiceOptions).virt) == "fake":
         return
-    lacking = [name for name in ("ip", "nft", "dnsmasq") if _lacks(name)]
+    lacking = [name for name in ("ip", "nft", "dnsmasq") if _lacks(name, programs)]
     if lacking:
         yield Finding("network", "fail", f"not installed: {', '.join(lacking)}", "python3 scripts/packages.py run")
     elif os.geteuid() != 0:
@@ -171,25 +178,34 @@ def check_network(config: Config) -> Findings:
         yield Finding("network", "fail", f"there is no card '{card}'", "Correct [network] flat_interface; see: ip link")
 
 
-def _lacks(program: str) -> bool:
-    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None
+def _lacks(program: str, programs: Sequence[str]) -> bool:
+    return shutil.which(program, path=os.pathsep.join(programs)) is None
 
 
-def check_place(config: Config) -> Findings:
+def _seen(path: Path) -> bool:
+    """Whether it exists, as far as we may look."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
+
+
+def check_place(config: Config, least_mib: int = FREE_MIB) -> Findings:
     """The state directory: ours, with room."""
     path = Path(config.get(DeploymentOptions).state_path)
-    there = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not os.access(there, os.W_OK):
+    there = next(parent for parent in (path, *path.absolute().parents) if _seen(parent))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
         yield Finding("state", "fail", f"{path} cannot be written", f"Make it: install -d -o $USER {path}")
         return
     free = shutil.disk_usage(there).free // 1024**2
-    if free < FREE_MIB:
+    if free < least_mib:
         yield Finding("state", "warn", f"{path}: {free} MiB free", "Images and disks will not fit for long.")
     else:
         yield ok("state", f"{path}: {free // 1024} GiB free")
-    secrets = path / "secrets"
-    if secrets.exists() and secrets.stat().st_mode & 0o077:
-        yield Finding("state", "fail", f"{secrets} can be read by others", f"chmod 700 {secrets}")
+    for name, mode in (("secrets", 0o700), ("kilonova.sqlite", 0o600), ("clouds.yaml", 0o600), ("openrc", 0o600)):
+        private = path / name
+        if _seen(private) and private.stat().st_mode & 0o077:
+            yield Finding("state", "fail", f"{private} can be read by others", f"chmod {mode:o} {private}")
 
 
 def check_port(config: Config) -> Finding:
@@ -210,22 +226,31 @@ def check_port(config: Config) -> Finding:
 def check_secret(config: Config) -> Finding:
     """Whether this machine's agents can prove to the API who asks for metadata."""
     path = Path(config.get(DeploymentOptions).state_path) / "secrets" / "metadata"
-    if path.exists():
+    if _seen(path):
         return ok("secret", f"{path} is there")
     advice = "Copy secrets/metadata from the control machine's state_path, mode 600."
     return Finding("secret", "fail", f"{path} is not there: guests would get no metadata", advice)
 
 
 async def examine(
-    files: Sequence[Path], options: Sequence[tuple[str, str, str]], services: Sequence[str]
+    files: Sequence[Path],
+    options: Sequence[tuple[str, str, str]],
+    services: Sequence[str],
+    *,
+    directories: Sequence[Path] = (),
+    state: Path | None = None,
 ) -> list[Finding]:
     """All that matters to `services` (none: those of the configured roles) with these files.
 
     Args:
         options: (section, option, module) of every option there is.
+        directories: of configuration files, that win over `files`.
+        state: look at the cloud of ``kilonova up`` in this directory: all services, SQLite, no broker.
     """
     try:
-        config = Config(files)
+        config = Config(files, directories=directories)
+        if state is not None:
+            config = Config(files, _one_process(state, config), directories=directories)
     except ConfigError as error:
         return [Finding("options", "fail", str(error), "Correct the file, or give another --config-file.")]
     findings = list(check_names(config, known_options(options)))
@@ -247,3 +272,16 @@ async def examine(
         if not set(wanted) & set(CONTROL):
             findings.append(check_secret(config))
     return findings
+
+
+def _one_process(state: Path, config: Config) -> dict[str, dict[str, Any]]:
+    """What `kilonova up` takes for granted, as options of a cloud of several processes."""
+    place, database, up = StateDir(state.resolve()), {}, config.get(UpOptions)
+    if (place.root / "kilonova.sqlite").exists():
+        database = {"connection": place.database_url}
+    return {
+        "DEFAULT": {"state_path": str(place.root), "transport_url": "memory://", "roles": tuple(ROLES)},
+        "database": database,
+        "api": {"listen": up.listen},
+        "compute": {"virt": up.virt},
+    }
