@@ -82,6 +82,23 @@ def test_sighup_takes_over_debug(cloud: Deployment) -> None:
     assert cloud.services[f"one-{'-'.join(ALL)}"].process.poll() is None
 
 
+def test_an_option_that_needs_a_restart_is_told(cloud: Deployment) -> None:
+    file = cloud.root / f"one-{'-'.join(ALL)}.conf"
+    log = cloud.root / "logs" / f"one-{'-'.join(ALL)}" / "kilonova.log"
+    before = file.read_text()
+    size = log.stat().st_size
+    file.write_text(before.replace("host = one", "host = two"))
+    try:
+        os.kill(int(str(told(cloud)["pid"])), signal.SIGHUP)
+        deadline = time.monotonic() + 10
+        while "configuration was read again" not in (lines := log.read_bytes()[size:].decode()):
+            assert time.monotonic() < deadline, lines
+            time.sleep(0.05)
+    finally:
+        file.write_text(before)
+    assert "needs a restart" in lines and '"option":"[DEFAULT] host"' in lines and '"after":"two"' in lines
+
+
 def test_a_process_that_waits_says_for_what(tmp_path: Path) -> None:
     lonely = Deployment(
         tmp_path, database=f"sqlite:///{tmp_path / 'db.sqlite'}", transport="amqp://a:hidden@127.0.0.1:1/"

@@ -92,6 +92,14 @@ def sections(package: Path) -> Iterator[Section]:
                 yield Section(name, _plain(ast.get_docstring(node) or ""), module, tuple(_options(node)))
 
 
+def known_options() -> dict[str, set[str]]:
+    """Section to the names of its options, of the whole product."""
+    known: dict[str, set[str]] = {}
+    for section in sections(PACKAGE):
+        known.setdefault(section.name, set()).update(option.name for option in section.options)
+    return known
+
+
 def _section_of(node: ast.ClassDef) -> str | None:
     for line in node.body:
         match line:

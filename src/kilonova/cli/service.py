@@ -43,6 +43,14 @@ def add_parser(subparsers: Any) -> None:
         metavar="FILE",
         help="INI file with options (see docs/configuration.md); may be given several times",
     )
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="its *.conf, by name, after the files",
+    )
     parser.add_argument("--debug", action="store_true", help="log more")
     parser.set_defaults(run=run)
 
@@ -55,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from kilonova.base.clock import SystemClock
     from kilonova.base.config import Config, ConfigError
     from kilonova.base.ids import SystemIds
+    from kilonova.cli.unknown_options import warn_of_unknown
     from kilonova.launch.options import DeploymentOptions
     from kilonova.launch.services import SERVICES, ServiceProcess, services_of
     from kilonova.launch.state import StateDir, StateInUse
@@ -65,28 +74,35 @@ def run(args: argparse.Namespace) -> int:
         print(f"No service '{unknown[0]}'. There are: {', '.join(SERVICES)}.", file=sys.stderr)
         return 2
     try:
-        config = Config(args.config_file)
+        config = Config(args.config_file, directories=args.config_dir)
         options = config.get(DeploymentOptions)
         services = args.services or services_of(options.roles)
         state = StateDir(Path(options.state_path).resolve())
         transport = make_transport(options.transport_url, config, SystemClock(), SystemIds())
         service = ServiceProcess(services, state, config, transport)
+        log_options = config.get(log.LogOptions)
         state.prepare()
     except (ConfigError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    log.set_up(Path(options.log_dir) if options.log_dir else state.logs, debug=args.debug or options.debug)
+    log_dir = Path(options.log_dir) if options.log_dir else state.logs
+    log.set_up(log_dir, debug=args.debug or options.debug, options=log_options)
+    warn_of_unknown(config)
 
     def read_again() -> None:
         """SIGHUP: take over what can be changed while the process runs."""
         told = log.get_logger("kilonova.cli.service")
         try:
-            debug = Config(args.config_file).get(DeploymentOptions).debug
+            changes = config.reload()
         except ConfigError as error:
             told.error("the configuration cannot be read; all stays as it was", cause=str(error))
             return
-        log.set_debug(args.debug or debug)
-        told.info("configuration was read again; what is not 'debug' needs a restart", debug=args.debug or debug)
+        debug = args.debug or config.get(DeploymentOptions).debug
+        log.set_debug(debug)
+        for change in changes:
+            event = "option changed" if change.taken_over else "option changed: it needs a restart"
+            told.warning(event, option=f"[{change.section}] {change.option}", before=change.before, after=change.after)
+        told.info("configuration was read again", debug=debug, changes=len(changes))
 
     async def until_stopped() -> None:
         stopping = asyncio.Event()

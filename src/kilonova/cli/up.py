@@ -33,6 +33,14 @@ def add_parser(subparsers: Any) -> None:
         metavar="FILE",
         help="INI file with options (see docs/configuration.md); may be given several times",
     )
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="its *.conf, by name, after the files",
+    )
     parser.add_argument("--debug", action="store_true", help="log more")
     parser.set_defaults(run=run)
 
@@ -43,20 +51,24 @@ def run(args: argparse.Namespace) -> int:
 
     from kilonova.base import log
     from kilonova.base.config import Config, ConfigError
+    from kilonova.cli.unknown_options import warn_of_unknown
     from kilonova.launch.embedded import EmbeddedCloud
-    from kilonova.launch.options import UpOptions
+    from kilonova.launch.options import DeploymentOptions, UpOptions
     from kilonova.launch.state import StateDir, StateInUse
 
     said = {name: getattr(args, name) for name in ("listen", "virt", "hosts") if getattr(args, name) is not None}
     try:
-        config = Config(args.config_file, {"up": said})
+        config = Config(args.config_file, {"up": said}, directories=args.config_dir)
         options = config.get(UpOptions)
+        debug = args.debug or config.get(DeploymentOptions).debug
+        log_options = config.get(log.LogOptions)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     state = StateDir(args.state.resolve())
     state.prepare(database=True)
-    log.set_up(state.logs, debug=args.debug)
+    log.set_up(state.logs, debug=debug, options=log_options)
+    warn_of_unknown(config)
 
     async def until_stopped() -> int:
         try:
