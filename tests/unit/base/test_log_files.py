@@ -1,10 +1,12 @@
 """A log file among others: full, moved away, shared, cut off, and there again."""
 
+import fcntl
 import io
 import multiprocessing
 import resource
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,32 @@ def test_a_line_cut_off_does_not_swallow_the_next(tmp_path: Path, monkeypatch: p
     clock.now += RETRY_S
     assert file.write(b"next\n")
     assert path.read_bytes() == b"0123456789\nnext\n"
+
+
+def test_who_comes_late_finds_it_moved_on_already(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    first, second = (a_file(path, max_bytes=10) for _ in range(2))
+    assert second.write(b"aaaaa\n") and first.write(b"b\n")
+    assert first.write(b"ccccc\n"), "moves it on"
+    assert second.write(b"ddddd\n"), "still has the full one open"
+    assert (tmp_path / "a.log.1").read_bytes() == b"aaaaa\nb\n"
+    assert path.read_bytes() == b"ccccc\nddddd\n" and not (tmp_path / "a.log.2").exists()
+
+
+def test_who_moves_it_on_waits_for_another_who_does(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    file = a_file(path, max_bytes=10)
+    file.write(b"aaaaaaaa\n")
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        writer = threading.Thread(target=file.write, args=(b"bbbbbbbb\n",))
+        writer.start()
+        writer.join(0.2)
+        assert writer.is_alive() and not (tmp_path / "a.log.1").exists()
+        path.rename(tmp_path / "moved by the other")
+        path.touch()
+    writer.join(10)
+    assert path.read_bytes() == b"bbbbbbbb\n" and not (tmp_path / "a.log.1").exists()
 
 
 def _write(path: Path, name: int) -> None:
