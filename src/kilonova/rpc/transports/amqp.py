@@ -10,15 +10,17 @@ How the three kinds of address are made:
 
 Two connections whatever the load: one that sends, one that takes, so that a broker that holds senders back still
 gets its acknowledgements. When they are lost they are made anew, with growing pauses; consumers come back with
-them. A publication whose confirmation was lost is repeated: the other side drops what it has seen.
+them. The same happens when the broker ends a consumer of ours (its queue was removed, or the node that led it is
+gone): nothing else would tell that nobody listens any more. A publication whose confirmation was lost is repeated:
+the other side drops what it has seen.
 """
 
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -30,17 +32,41 @@ from aio_pika.abc import (
     AbstractQueue,
     ConsumerTag,
 )
-from aio_pika.exceptions import AMQPError, ChannelClosed, DeliveryError, PublishError
+from aio_pika.exceptions import AMQPError, ChannelClosed, ChannelNotFoundEntity, DeliveryError, PublishError
 
 from kilonova.base.ids import Ids
 from kilonova.base.log import get_logger
 from kilonova.model.errors import Unavailable
-from kilonova.rpc.transports.base import Address, Deliver, Kind, QueueDepth, Unkept
+from kilonova.rpc.transports.base import Address, Deliver, Kind, QueueDepth, Unkept, masked
 
 log = get_logger(__name__)
 
 BROKEN: Final = (AMQPError, OSError, TimeoutError, RuntimeError, asyncio.InvalidStateError)
 """What a lost connection shows itself as, depending on the moment."""
+
+FAREWELL_S: Final = 2.0
+"""How long the broker may take to confirm that a consumer ends: one that hangs must not hold up our own end."""
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def speaking() -> Iterator[None]:
+    """Around requests to the broker: where a channel closes under a request, the library raises a plain `Exception`,
+    which leaves here as one of `BROKEN`."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is Exception:
+            raise ConnectionResetError("The channel was closed meanwhile.") from error
+        raise
+
+
+@contextlib.contextmanager
+def parting() -> Iterator[None]:
+    """Around farewells, which nobody needs to hear: on a lost connection they are superfluous."""
+    with contextlib.suppress(*BROKEN), speaking():
+        yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +109,12 @@ class _Link:
     """Work queues that exist, as far as we know."""
     exchanges: dict[str, AbstractExchange] = field(default_factory=dict)
     making: asyncio.Lock = field(default_factory=asyncio.Lock)
+    deaf: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the broker has ended a consumer of ours."""
 
     async def close(self) -> None:
         for connection in (self.taking, self.sending):
-            with contextlib.suppress(*BROKEN):
+            with parting():
                 await connection.close()
 
 
@@ -115,24 +143,36 @@ class _Consumer:
         self._transport = transport
         self._deliver = deliver
         self._prefetch = prefetch
-        self._link: _Link | None = None
         self._queue: AbstractQueue | None = None
         self._tag: ConsumerTag | None = None
+        self._link: _Link | None = None
+        self._is_wanted = True
+        self._gives_back = False
+        self._changing = asyncio.Lock()
+        """Held while it is attached or detached: a reconnection must not attach what is being closed."""
         self.unacked: dict[int, AbstractIncomingMessage] = {}
 
     async def attach(self, link: _Link) -> None:
-        """Consume on this link from now on."""
-        self.unacked.clear()  # of an earlier link: the broker gives them out again
-        async with link.making:
-            self._queue = await self._transport.make_queue(link, self.address, self.own, channel=link.taker)
-            if self.address.kind is not Kind.REPLY:
-                await link.taker.set_qos(prefetch_count=self._prefetch)  # holds for what is consumed after it
-            self._link = link
-            self._tag = await self._queue.consume(self._on_message, no_ack=self.address.kind is Kind.REPLY)
+        """Consume on this link from now on, if it is still wanted."""
+        async with self._changing, link.making:
+            if not self._is_wanted or self._link is link:
+                return
+            self.unacked.clear()  # of an earlier link: the broker gives them out again
+            with speaking():
+                self._queue = await self._transport.make_queue(link, self.address, self.own, channel=link.taker)
+                if self.address.kind is not Kind.REPLY:
+                    await link.taker.set_qos(prefetch_count=self._prefetch)  # holds for what is consumed after it
+                self._tag = await self._queue.consume(self._on_message, no_ack=self.address.kind is Kind.REPLY)
+                self._link = link
+                if not self._is_wanted:  # not any more: who cancelled did not wait for us
+                    await self._queue.cancel(self._tag)
 
     async def _on_message(self, message: AbstractIncomingMessage) -> None:
         if self.address.kind is Kind.REPLY:
             self._deliver(Unkept(message.body))
+        elif self._gives_back:  # it was on its way when we closed
+            with parting():
+                await message.nack(requeue=True)
         elif message.delivery_tag is not None:
             self.unacked[message.delivery_tag] = message
             self._deliver(_Delivery(self, message))
@@ -141,24 +181,30 @@ class _Consumer:
         if message.delivery_tag is None or self.unacked.get(message.delivery_tag) is not message:
             return  # given back meanwhile, or of an earlier link
         del self.unacked[message.delivery_tag]
-        with contextlib.suppress(*BROKEN):
-            await message.ack()
+        with parting():
+            # Not waiting until it is on its way: on a connection that is closed meanwhile, that may last for ever.
+            async with asyncio.timeout(FAREWELL_S):
+                await message.channel.basic_ack(message.delivery_tag, wait=False)
 
     async def cancel(self) -> None:
+        self._is_wanted = False
         self._transport.forget(self)
-        if self._tag is not None and self._queue is not None:
-            tag, self._tag = self._tag, None
-            with contextlib.suppress(*BROKEN):
-                await self._queue.cancel(tag)
+        with parting():
+            async with asyncio.timeout(FAREWELL_S), self._changing:
+                if self._tag is not None and self._queue is not None:
+                    tag, self._tag = self._tag, None
+                    await self._queue.cancel(tag)
 
     async def close(self) -> None:
         await self.cancel()
+        self._gives_back = True
         held, self.unacked = self.unacked, {}
-        with contextlib.suppress(*BROKEN):
-            for message in held.values():
-                await message.nack(requeue=True)
-            if self._queue is not None and self.address.kind is not Kind.WORK:
-                await self._queue.delete(if_unused=False, if_empty=False)
+        with parting():
+            async with asyncio.timeout(FAREWELL_S):
+                for message in held.values():
+                    await message.nack(requeue=True)
+                if self._queue is not None and self.address.kind is not Kind.WORK:
+                    await self._queue.delete(if_unused=False, if_empty=False)
 
 
 class AmqpTransport:
@@ -173,6 +219,7 @@ class AmqpTransport:
         self._linked = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._making: set[asyncio.Task[Any]] = set()
         self.reconnects = 0
         """How often the connections were made anew."""
 
@@ -217,29 +264,33 @@ class AmqpTransport:
         opened: list[AbstractConnection] = []
         try:
             for purpose in ("sends", "takes"):
-                opened.append(
-                    await aio_pika.connect(
+                with speaking():
+                    made = await aio_pika.connect(
                         self._url,
                         timeout=self._options.connect_timeout_s,
                         ssl_context=self._tls(),
                         heartbeat=self._options.heartbeat_s,
                         client_properties={"connection_name": f"kilonova {purpose}"},
                     )
-                )
+                opened.append(made)
             sending, taking = opened
-            sender = await sending.channel(publisher_confirms=True, on_return_raises=True)
-            taker = await taking.channel(publisher_confirms=False)
-        except BROKEN as error:
+            with speaking():
+                sender = await sending.channel(publisher_confirms=True, on_return_raises=True)
+                taker = await taking.channel(publisher_confirms=False)
+                link = _Link(sending, taking, sender, taker)
+                (await taker.get_underlay_channel()).on_consumer_cancel_callbacks.add(lambda _: link.deaf.set())
+        except BaseException as error:
             for connection in opened:
-                with contextlib.suppress(*BROKEN):
+                with parting():
                     await connection.close()
-            reason = str(error) or type(error).__name__
-            raise Unavailable(detail=f"The broker at {self.where} cannot be reached: {self._masked(reason)}") from None
-        return _Link(sending, taking, sender, taker)
+            if not isinstance(error, BROKEN):
+                raise
+            reason = self._masked(str(error) or type(error).__name__)
+            raise Unavailable(detail=f"The broker at {self.where} cannot be reached: {reason}") from None
+        return link
 
     def _masked(self, text: str) -> str:
-        password = urlsplit(self._url).password
-        return text.replace(password, "***") if password else text
+        return masked(text, self._url)
 
     def _tls(self) -> ssl.SSLContext | None:
         if not self._url.startswith("amqps"):
@@ -251,31 +302,41 @@ class AmqpTransport:
         while True:
             link = self._link
             assert link is not None
-            await _until_any_closed(link)
+            await _until_lost(link)
             self._linked.clear()
             self._link = None
-            log.warning("connection to the broker is lost", broker=self.where)
+            if link.deaf.is_set():
+                log.warning("the broker has ended a consumer: connecting anew", broker=self.where)
+            else:
+                log.warning("connection to the broker is lost", broker=self.where)
             await link.close()
-            await self._again()
+            self._use(await self._again())
+            self.reconnects += 1
+            log.info("connection to the broker is back", broker=self.where)
 
-    async def _again(self) -> None:
+    async def _again(self) -> _Link:
+        """A new link with all consumers on it, as soon as there can be one."""
         pause = 0.1
+        told = ""
         while True:
+            cause = ""
             try:
                 link = await self._connect()
-                for consumer in list(self._consumers):
-                    await consumer.attach(link)
             except Unavailable as error:
-                cause = error.message
-            except BROKEN as error:
-                cause = str(error)
-                await link.close()
+                log.debug("the broker is still away", broker=self.where, cause=error.message)
             else:
-                self.reconnects += 1
-                self._use(link)
-                log.info("connection to the broker is back", broker=self.where)
-                return
-            log.debug("the broker is still away", broker=self.where, cause=cause)
+                try:
+                    for consumer in list(self._consumers):
+                        await consumer.attach(link)
+                    return link
+                except BaseException as error:
+                    await link.close()
+                    if not isinstance(error, BROKEN):
+                        raise
+                    cause = self._masked(str(error) or type(error).__name__)
+            if cause and cause != told:  # it is there, and refuses us: somebody has to do something
+                told = cause
+                log.warning("queues cannot be consumed again", broker=self.where, cause=cause)
             await asyncio.sleep(pause * (0.5 + self._ids.chance.random()))
             pause = min(self._options.longest_pause_s, pause * 2)
 
@@ -329,7 +390,8 @@ class AmqpTransport:
             link = await self._current(until - loop.time())
             try:
                 async with asyncio.timeout_at(until):
-                    await self._put(link, address, message)
+                    with speaking():
+                        await self._put(link, address, message)
                 return
             except PublishError:
                 link.known.discard(address.name)  # somebody removed the queue: it is made anew
@@ -348,13 +410,27 @@ class AmqpTransport:
         if address.kind is Kind.FANOUT:
             exchange = link.exchanges.get(address.name)
             if exchange is None:
-                exchange = link.exchanges[address.name] = await self._exchange(link, address.name, link.sender)
+                exchange = await self._whole(self._exchange(link, address.name, link.sender))
+                link.exchanges[address.name] = exchange
             await exchange.publish(message, routing_key="", mandatory=False)
             return
         if address.kind is Kind.WORK and address.name not in link.known:
-            await self.make_queue(link, address, address.name, channel=link.sender)
+            await self._whole(self.make_queue(link, address, address.name, channel=link.sender))
         is_work = address.kind is Kind.WORK
         await link.sender.default_exchange.publish(message, routing_key=address.name, mandatory=is_work)
+
+    async def _whole(self, making: Coroutine[Any, Any, T]) -> T:
+        """The result of `making`, which goes on if we are cancelled: the library closes the channel of a request that
+        is given up, and all that others have under way on it is lost."""
+        task = asyncio.get_running_loop().create_task(making)
+        self._making.add(task)
+        task.add_done_callback(self._made)
+        return await asyncio.shield(task)
+
+    def _made(self, task: asyncio.Task[Any]) -> None:
+        self._making.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, if nobody waits for it any more
 
     # ---- taking ----------------------------------------------------------------------------------------
 
@@ -381,29 +457,37 @@ class AmqpTransport:
         link = await self._current(1.0)
         names = link.known | {c.own for c in self._consumers if c.address.kind is Kind.WORK}
         found: dict[str, QueueDepth] = {}
-        channel = await link.sending.channel()
+        channel: AbstractChannel | None = None
         try:
-            for name in sorted(names):
-                queue = await channel.declare_queue(name, passive=True)
-                counts = queue.declaration_result
-                found[name] = QueueDepth(
-                    waiting=counts.message_count or 0,
-                    unacked=sum(len(c.unacked) for c in self._consumers if c.own == name),
-                    consumers=counts.consumer_count or 0,
-                )
+            with speaking():
+                for name in sorted(names):
+                    channel = channel or await link.sending.channel()
+                    try:
+                        queue = await channel.declare_queue(name, passive=True)
+                    except ChannelNotFoundEntity:  # somebody removed it, and the broker has closed the channel
+                        link.known.discard(name)
+                        channel = None
+                        continue
+                    found[name] = QueueDepth(
+                        waiting=queue.declaration_result.message_count or 0,
+                        unacked=sum(len(c.unacked) for c in self._consumers if c.own == name),
+                        consumers=queue.declaration_result.consumer_count or 0,
+                    )
         except BROKEN as error:
             raise Unavailable(detail=f"The broker does not tell of its queues: {self._masked(str(error))}") from None
         finally:
-            with contextlib.suppress(*BROKEN):
-                await channel.close()
+            if channel is not None:
+                with parting():
+                    await channel.close()
         return found
 
 
-async def _until_any_closed(link: _Link) -> None:
-    """Return when a connection or a channel of the link is no more."""
+async def _until_lost(link: _Link) -> None:
+    """Return when a connection or a channel of the link is no more, or a consumer of ours was ended."""
     waits: list[asyncio.Future[Any]] = [
         asyncio.ensure_future(_closed(thing.closed)) for thing in (link.sending, link.taking, link.sender, link.taker)
     ]
+    waits.append(asyncio.ensure_future(link.deaf.wait()))
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -413,5 +497,5 @@ async def _until_any_closed(link: _Link) -> None:
 
 
 async def _closed(closed: Callable[[], Awaitable[Any]]) -> None:
-    with contextlib.suppress(*BROKEN):
+    with parting():
         await closed()

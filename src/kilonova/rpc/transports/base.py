@@ -16,6 +16,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -107,6 +108,9 @@ class Consumer(Protocol):
 class Transport(Protocol):
     """One process's connection to the broker."""
 
+    reconnects: int
+    """How often the connection was made anew."""
+
     async def open(self) -> None:
         """Connect. Raises `Unavailable` if the broker cannot be reached or does not let us in."""
         ...
@@ -134,3 +138,13 @@ class Transport(Protocol):
     async def depths(self) -> Mapping[str, QueueDepth]:
         """The work queues that this transport can see."""
         ...
+
+
+def masked(text: str, url: str) -> str:
+    """`text` without the password of `url`, in whichever spelling it stands there: for logs and errors."""
+    password = urlsplit(url).password
+    if not password:
+        return text
+    for spelling in sorted({password, unquote(password)}, key=len, reverse=True):
+        text = text.replace(spelling, "***")
+    return text

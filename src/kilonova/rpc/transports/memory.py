@@ -182,6 +182,7 @@ class MemoryTransport:
     def __init__(self, clock: Clock, *, broker: MemoryBroker | None = None) -> None:
         """Without a `broker` it gets one of its own; give ``other.broker`` to be a second process beside `other`."""
         self.broker = broker or MemoryBroker(clock)
+        self.reconnects = 0
         self._consumers: list[_Consumer | _ReplyConsumer] = []
         self._is_closed = False
 
