@@ -88,9 +88,9 @@ class Cloud:
         held = store.run_now(allocations.hosts_of, server_ids)
         assert len(held) == len(server_ids)
         guests = Counter(
-            guest["server_id"]
-            for path in self.deployment.root.glob("sim/hosts/*/guests.json")
-            for guest in json.loads(path.read_text())
+            server_id
+            for path in self.deployment.root.glob("sim/hosts/*/guests.jsonl")
+            for server_id in Journal(path).read()
         )
         assert guests == dict.fromkeys(server_ids, 1)
 

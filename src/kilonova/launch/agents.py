@@ -23,7 +23,8 @@ from kilonova.rpc.server import RpcServer
 from kilonova.rpcapi.compute import ComputeAPI
 from kilonova.rpcapi.network import NetworkAPI
 from kilonova.virt.driver import VirtDriver
-from kilonova.virt.fake.driver import FakeDriver, FakeOptions
+from kilonova.virt.fake.driver import FakeDriver
+from kilonova.virt.fake.options import FakeOptions
 from kilonova.virt.image_cache import ImageCache, ImageCacheOptions
 
 log = get_logger(__name__)
@@ -168,7 +169,7 @@ def _owner(process: Process, host: str) -> str:
 def _driver(process: Process, host: str, virt: str) -> VirtDriver:
     directory, config = process.state.host(host), process.config
     if virt == "fake":
-        return FakeDriver(host, config.get(FakeOptions), process.clock, process.ids, file=directory / "guests.json")
+        return FakeDriver(host, config.get(FakeOptions), process.clock, process.ids, file=directory / "guests.jsonl")
     # Imported where it is chosen: libvirt is not installed where only the fake driver is used.
     from kilonova.virt.libvirt.driver import LibvirtDriver, LibvirtOptions
 

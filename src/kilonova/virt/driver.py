@@ -66,12 +66,12 @@ class VirtDriver(ABC):
         Before: the bridges named in `spec.nics` exist. The caller allows one call at a time per server.
         Idempotent: a guest with `spec.server_id` that already runs is left as it is; one that is
         defined but stopped is started; half-made remains are completed or made anew. With
-        `spec.power_on` false the guest is defined and left off. On error or cancellation nothing of the guest
-        remains on the host.
+        `spec.power_on` false the guest is defined and left off. On error or cancellation nothing that this call
+        made remains on the host; what was there before (a stopped guest, a disk) is left as it was.
 
         Raises:
-            InsufficientResources: the hypervisor has less free memory, disk or CPUs than `spec` wants.
-                Another host may do.
+            InsufficientResources: the hypervisor has less free memory or disk, or fewer CPUs in all, than `spec`
+                wants. Another host may do.
             HypervisorUnavailable: no answer within the driver's own time limit (default 30 s).
                 The same call may be tried again.
             ImageUnusable: the image cannot be fetched, or its bytes are not what it says.
@@ -101,7 +101,8 @@ class VirtDriver(ABC):
     async def power_off(self, server_id: str, *, grace_s: float = 0.0) -> None:
         """Bring the guest to a stop: ask it to shut down, and after `grace_s` seconds pull the plug.
 
-        0 pulls at once. Stopped already is not an error. Disks stay.
+        0 pulls at once. Stopped already is not an error. Disks stay. A cancelled call leaves the guest on or off,
+        never in between.
 
         Raises:
             GuestNotFound, HypervisorUnavailable
@@ -139,7 +140,15 @@ class Remains(ABC):
         """Everything this driver made that exists now: ``domain:NAME``, ``disk:PATH``, ``tap:NAME`` …"""
 
 
-ROLES: Final[tuple[type, ...]] = (ConsoleLog, Remains)
+class ImageUse(ABC):
+    """Role: guests' disks lie on top of images in the agent's cache, which must keep these."""
+
+    @abstractmethod
+    async def images_in_use(self) -> frozenset[str]:
+        """Ids of all images that a guest here needs or is about to need, running or not."""
+
+
+ROLES: Final[tuple[type, ...]] = (ConsoleLog, ImageUse, Remains)
 
 
 def capabilities(driver: VirtDriver) -> frozenset[str]:

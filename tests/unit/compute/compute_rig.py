@@ -14,7 +14,8 @@ from kilonova.model.guest import GuestRecord, GuestSpec, PowerObservation
 from kilonova.model.host import HostReport
 from kilonova.model.states import PowerState
 from kilonova.rpcapi.conductor import ConductorAPI, HeartbeatAnswer
-from kilonova.virt.fake.driver import FakeDriver, FakeOptions
+from kilonova.virt.fake.driver import FakeDriver
+from kilonova.virt.fake.options import FakeOptions
 
 HOST = "h1"
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
