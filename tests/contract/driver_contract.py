@@ -107,7 +107,11 @@ class DriverContract:
         await driver.spawn(spec)
         assert await driver.list_guests() == {
             spec.server_id: GuestState(
-                server_id=spec.server_id, power_state=PowerState.RUNNING, vcpus=1, memory_mib=spec.memory_mib, root_gib=1
+                server_id=spec.server_id,
+                power_state=PowerState.RUNNING,
+                vcpus=1,
+                memory_mib=spec.memory_mib,
+                root_gib=1,
             )
         }
 

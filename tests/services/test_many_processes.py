@@ -5,7 +5,6 @@ what is allocated, and there is one guest for each server.
 """
 
 import asyncio
-import json
 import random
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from tests.support.running import Client, free_port
 
 from kilonova.store.engine import Store
 from kilonova.store.queries import allocations
+from kilonova.virt.fake.journal import Journal
 
 HOSTS = 10
 

@@ -201,7 +201,8 @@ async def test_the_cloud_of_one_process(tmp_path: Path) -> None:
     assert len(failures(await doctor.examine([file], OPTIONS, (), state=state))) == 1
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     config = tmp_path / "conf.d"
     config.mkdir()
     text = f"[DEFAULT]\ntransport_url = memory://\nstate_path = {tmp_path}\n[api]\nlisten = 127.0.0.1:0\n"

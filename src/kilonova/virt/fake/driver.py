@@ -74,7 +74,7 @@ class FakeDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
     async def start(self) -> None:
         await self._meet("start", self._options.start_delay_s, 0.0)
         if self._journal is not None:
-            self._guests = self._journal.read()
+            self._guests = self._journal.load()
             self._memory_mib = sum(guest.memory_mib for guest in self._guests.values())
             self._disk_gib = sum(guest.root_gib for guest in self._guests.values())
 

@@ -36,12 +36,22 @@ class Journal:
         self._encoder = msgspec.json.Encoder()
 
     def read(self) -> dict[str, Entry]:
-        """The guests there are now; shortens a file that has grown long."""
+        """The guests there are now."""
+        return self._read()[0]
+
+    def load(self) -> dict[str, Entry]:
+        """The same, for the process that adds to the file from now on: one that has grown long is shortened."""
+        guests, is_untidy = self._read()
+        if is_untidy:
+            self._write(guests.values())
+        return guests
+
+    def _read(self) -> tuple[dict[str, Entry], bool]:
         guests: dict[str, Entry] = {}
         try:
             lines = self._path.read_bytes().split(b"\n")
         except FileNotFoundError:
-            return guests
+            return guests, False
         decoder = msgspec.json.Decoder(Entry)
         for line in lines:
             try:
@@ -52,9 +62,7 @@ class Journal:
                 guests.pop(entry.server_id, None)
             else:
                 guests[entry.server_id] = entry
-        if lines[-1] or len(lines) > 100 + 2 * len(guests):
-            self._write(guests.values())
-        return guests
+        return guests, bool(lines[-1]) or len(lines) > 100 + 2 * len(guests)
 
     def add(self, entry: Entry) -> None:
         """`entry` is so from now on."""
