@@ -112,14 +112,24 @@ class DatabaseServer(ABC):
             connection.execute(sa.text(f"CREATE DATABASE {name}"))
         return self.url(name)
 
-    def pause(self, seconds: float) -> None:
-        """Stop all its processes for a while, as a machine that hangs."""
+    @contextlib.contextmanager
+    def hung(self) -> Iterator[None]:
+        """All its processes stand still, as on a machine that hangs: nothing is refused, nothing is answered."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGSTOP)
+        stopped = _family(self.process.pid)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
         try:
-            time.sleep(seconds)
+            yield
         finally:
-            os.killpg(self.process.pid, signal.SIGCONT)
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def pause(self, seconds: float) -> None:
+        """Let it hang for a while."""
+        with self.hung():
+            time.sleep(seconds)
 
     def kill(self) -> None:
         """kill -9 of it and all its processes."""
@@ -139,6 +149,12 @@ class DatabaseServer(ABC):
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all below it, parents first. (PostgreSQL's are each the leader of a session.)"""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(member for child in children for member in _family(int(child)))]
 
 
 @contextlib.contextmanager
