@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 import sqlalchemy as sa
+from tests.services.test_every_database import NOW
 from tests.support.databases import DatabaseServer
 
 from kilonova.model.errors import Unavailable
@@ -12,7 +13,6 @@ from kilonova.store.engine import READERS, WRITERS, Store
 from kilonova.store.queries import aggregates
 from kilonova.store.tables.flavors import aggregates as aggregate_table
 from kilonova.store.transactions import Tx
-from tests.services.test_every_database import NOW
 
 PATIENCE_S = 2.0
 

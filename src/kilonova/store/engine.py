@@ -89,9 +89,7 @@ class _Turn:
 class Store:
     """A database, open. Made by `Store.open`."""
 
-    def __init__(
-        self, engine: sa.Engine, reading: sa.Engine, *, inline: bool, patience_s: float = PATIENCE_S
-    ) -> None:
+    def __init__(self, engine: sa.Engine, reading: sa.Engine, *, inline: bool, patience_s: float = PATIENCE_S) -> None:
         self._engine = engine
         self._reading = reading
         self._is_closed = False
