@@ -25,8 +25,6 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; 1 if the database cannot be used, 2 if that cannot be asked for."""
-    import sqlalchemy as sa
-
     from kilonova.base.config import ConfigError
     from kilonova.model.errors import Unavailable
     from kilonova.store import health, migrations
@@ -53,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
             migrations.upgrade(store.engine, args.revision or "head")
         elif args.verb == "downgrade":
             migrations.downgrade(store.engine, args.revision)
-    except sa.exc.DBAPIError as error:
-        print(f"The database refused: {str(error.orig).splitlines()[0]}", file=sys.stderr)
+    except migrations.MigrationFailed as error:
+        print(f"The database refused: {error}", file=sys.stderr)
         print(f"It is at revision {migrations.current(store.engine) or '(empty)'}.", file=sys.stderr)
         return 1
     print(f"revision {migrations.current(store.engine) or '(empty)'}; newest {known[-1]}")
