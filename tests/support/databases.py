@@ -63,6 +63,10 @@ class DatabaseServer(ABC):
         """Of a database on it."""
 
     @abstractmethod
+    def socket_url(self, name: str) -> str:
+        """The same by its socket, from any network namespace."""
+
+    @abstractmethod
     def _admin_url(self) -> str: ...
 
     def _as_user(self, command: list[str]) -> list[str]:
@@ -213,6 +217,9 @@ class PostgreSQL(DatabaseServer):
     def url(self, name: str = "kilonova") -> str:
         return f"postgresql+psycopg://kilonova:{self.password}@127.0.0.1:{self.port}/{name}"
 
+    def socket_url(self, name: str) -> str:
+        return f"postgresql+psycopg://kilonova:{self.password}@/{name}?host={self.root}&port={self.port}"
+
     def _admin_url(self) -> str:
         return self.url("postgres")
 
@@ -232,8 +239,8 @@ class MariaDB(DatabaseServer):
         )  # fmt: skip
         first = self.root / "first.sql"
         first.write_text(
-            f"CREATE USER kilonova@'127.0.0.1' IDENTIFIED BY '{self.password}';\n"
-            "GRANT ALL ON *.* TO kilonova@'127.0.0.1';\n"
+            f"GRANT ALL ON *.* TO kilonova@'127.0.0.1' IDENTIFIED BY '{self.password}';\n"
+            f"GRANT ALL ON *.* TO kilonova@localhost IDENTIFIED BY '{self.password}';\n"
         )
 
     def _command(self) -> list[str]:
@@ -249,6 +256,9 @@ class MariaDB(DatabaseServer):
 
     def url(self, name: str = "kilonova") -> str:
         return f"mysql+pymysql://kilonova:{self.password}@127.0.0.1:{self.port}/{name}"
+
+    def socket_url(self, name: str) -> str:
+        return f"mysql+pymysql://kilonova:{self.password}@127.0.0.1/{name}?unix_socket={self.root / 'socket'}"
 
     def _admin_url(self) -> str:
         return self.url("mysql")
