@@ -1,16 +1,20 @@
 """The libvirt driver passes the contract on real QEMU guests, and sees nobody else's domains."""
 
 import asyncio
+import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import libvirt_qemu
 import pytest
 from tests.contract.driver_contract import DriverContract, World
 from tests.support.remains import Remains
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
-from kilonova.model.guest import GuestSpec, ImageRef
+from kilonova.model.guest import CellPlan, GuestSpec, ImageRef
 from kilonova.model.states import PowerState
 from kilonova.virt.driver import VirtDriver
 from kilonova.virt.libvirt.daemons import Daemons
@@ -119,3 +123,31 @@ class TestLibvirtDriver(DriverContract):
         await driver.power_off(spec.server_id, grace_s=60)
         assert SystemClock().monotonic() - began < 55, "it heard the power button"
         assert (await driver.list_guests())[spec.server_id].power_state is PowerState.SHUTDOWN
+
+    async def test_a_guest_with_a_cpu_of_its_own_runs_on_that_one_alone(self, driver: VirtDriver, world: World) -> None:
+        assert isinstance(driver, LibvirtDriver)
+        report = await driver.report()
+        assert sorted(cpu for cell in report.numa for cpu in cell.cpus) == sorted(os.sched_getaffinity(0))
+        cell = report.numa[0]
+        own, shared = cell.cpus[-1], cell.cpus[:1]
+        plan = CellPlan(
+            host_cell=cell.id, cpus=(0, 1), memory_mib=world.memory_mib, pins=((0, own),), shared_cpus=shared
+        )
+        spec = world.spec(vcpus=2, cells=(plan,))
+        await driver.spawn(spec)
+
+        def cpus_of(domain: Any) -> list[tuple[bool, ...]]:
+            found: list[tuple[bool, ...]] = domain.vcpuPinInfo()
+            return found
+
+        first, second = await driver._with_domain(spec.server_id, cpus_of)
+        assert [n for n, on in enumerate(first) if on] == [own]
+        assert [n for n, on in enumerate(second) if on] == list(shared)
+        threads = await driver._with_domain(spec.server_id, _threads_of_cpus)
+        assert os.sched_getaffinity(threads[0]) == {own}, "the kernel holds it there"
+
+
+def _threads_of_cpus(domain: Any) -> list[int]:
+    """Kernel threads of a guest's CPUs, as QEMU tells them."""
+    answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, '{"execute":"query-cpus-fast"}', 0))
+    return [cpu["thread-id"] for cpu in sorted(answer["return"], key=lambda cpu: int(cpu["cpu-index"]))]

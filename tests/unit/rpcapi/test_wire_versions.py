@@ -11,8 +11,8 @@ import pytest
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
-from kilonova.model.errors import UnsupportedVersion
-from kilonova.model.guest import GuestRecord, GuestSpec, GuestState, ImageRef, Nic, PowerObservation
+from kilonova.model.errors import GuestRejected, UnsupportedVersion
+from kilonova.model.guest import CellPlan, GuestRecord, GuestSpec, GuestState, ImageRef, Nic, PowerObservation
 from kilonova.model.host import HostReport
 from kilonova.model.network_plans import HostNetworks, NetworkPlan, PortPlan, SubnetPlan
 from kilonova.model.request_spec import (
@@ -39,6 +39,7 @@ def fixture(name: str) -> Any:
 
 
 OLD_FIELDS = set(fixture("compute/1.0/spawn.json")["guest"])
+MIDDLE_FIELDS = set(fixture("compute/1.1/spawn.json")["guest"])
 
 
 class OldAgentAPI(Protocol):
@@ -50,19 +51,27 @@ class OldAgentAPI(Protocol):
     async def spawn(self, guest: dict[str, Any], *, epoch: int) -> None: ...
 
 
-class NewAgentAPI(Protocol):
+class MiddleAgentAPI(Protocol):
     topic: ClassVar[str] = "compute"
     version: ClassVar[str] = "1.1"
+
+    async def spawn(self, guest: dict[str, Any], *, epoch: int) -> None: ...
+
+
+class NewAgentAPI(Protocol):
+    topic: ClassVar[str] = "compute"
+    version: ClassVar[str] = "1.2"
 
     async def spawn(self, guest: GuestSpec, *, epoch: int) -> None: ...
 
 
 class Agent:
-    def __init__(self) -> None:
+    def __init__(self, known: set[str] = OLD_FIELDS) -> None:
         self.got: list[Any] = []
+        self.known = known
 
     async def spawn(self, guest: Any, *, epoch: int) -> None:
-        assert not isinstance(guest, dict) or not set(guest) - OLD_FIELDS, "fields that 1.0 does not know"
+        assert not isinstance(guest, dict) or not set(guest) - self.known, "fields that this version does not know"
         self.got.append(guest)
 
 
@@ -87,18 +96,40 @@ def new_guest() -> GuestSpec:
     return msgspec.convert(fixture("compute/1.1/spawn.json")["guest"], GuestSpec)
 
 
+def newest_guest() -> GuestSpec:
+    """With host CPUs and devices of its own."""
+    return msgspec.convert(fixture("compute/1.2/spawn.json")["guest"], GuestSpec)
+
+
 async def test_a_new_conductor_speaks_the_old_version_to_an_old_agent() -> None:
     agent = Agent()
     async with talking(OldAgentAPI, agent) as client:
-        await ComputeClient(client.target("compute", host="h1", version="1.1")).spawn(new_guest(), epoch=3)
+        await ComputeClient(client.target("compute", host="h1", version="1.2")).spawn(new_guest(), epoch=3)
     assert agent.got == [fixture("compute/1.0/spawn.json")["guest"]]
+
+
+async def test_an_agent_in_between_is_told_what_it_knows() -> None:
+    agent = Agent(MIDDLE_FIELDS)
+    async with talking(MiddleAgentAPI, agent) as client:
+        await ComputeClient(client.target("compute", host="h1", version="1.2")).spawn(new_guest(), epoch=3)
+    assert agent.got == [fixture("compute/1.1/spawn.json")["guest"]]
+
+
+@pytest.mark.parametrize("protocol", [OldAgentAPI, MiddleAgentAPI])
+async def test_an_agent_that_cannot_give_cpus_of_their_own_is_not_asked_to(protocol: type) -> None:
+    agent = Agent(MIDDLE_FIELDS)
+    async with talking(protocol, agent) as client:
+        compute = ComputeClient(client.target("compute", host="h1", version="1.2"))
+        with pytest.raises(GuestRejected, match="too old"):
+            await compute.spawn(newest_guest(), epoch=3)
+    assert agent.got == []
 
 
 async def test_a_new_conductor_tells_a_new_agent_all() -> None:
     agent = Agent()
     async with talking(NewAgentAPI, agent) as client:
-        await ComputeClient(client.target("compute", host="h1", version="1.1")).spawn(new_guest(), epoch=3)
-    assert agent.got == [new_guest()]
+        await ComputeClient(client.target("compute", host="h1", version="1.2")).spawn(newest_guest(), epoch=3)
+    assert agent.got == [newest_guest()]
 
 
 async def test_a_new_agent_takes_what_an_old_conductor_sends() -> None:
@@ -165,7 +196,7 @@ def _has_all(new: Any, old: Any) -> bool:
 
 
 SHAPES = (
-    *(GuestSpec, ImageRef, Nic, GuestRecord, PowerObservation, GuestState, HostReport),
+    *(GuestSpec, CellPlan, ImageRef, Nic, GuestRecord, PowerObservation, GuestState, HostReport),
     *(SubnetPlan, NetworkPlan, PortPlan, HostNetworks),
     *(ServerGroup, PciRequest, RequestSpec, Candidate, Explanation, Choice, WhatIf),
 )

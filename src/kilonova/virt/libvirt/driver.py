@@ -31,7 +31,7 @@ from kilonova.model.guest import GuestSpec, GuestState
 from kilonova.model.host import HostReport
 from kilonova.model.states import PowerState
 from kilonova.virt.driver import ConsoleLog, ImageSource, ImageUse, Remains, VirtDriver, capabilities
-from kilonova.virt.libvirt import config_drive, kvm_probe
+from kilonova.virt.libvirt import config_drive, host_xml, kvm_probe
 from kilonova.virt.libvirt.daemons import Daemons
 from kilonova.virt.libvirt.domain_xml import NAMESPACE, Machine, domain_xml
 
@@ -185,7 +185,7 @@ class LibvirtDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
     # ---- the host -----------------------------------------------------------------------------------
 
     async def report(self) -> HostReport:
-        version = await self._call(lambda connection: connection.getVersion())
+        version, capable = await self._call(lambda connection: (connection.getVersion(), connection.getCapabilities()))
         memory = _meminfo()
         disk = shutil.disk_usage(self._directory)
         guests = await self.list_guests()
@@ -207,6 +207,7 @@ class LibvirtDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
             running_vms=sum(guest.power_state is PowerState.RUNNING for guest in guests.values()),
             uptime=_uptime(),
             roles=tuple(sorted(capabilities(self))),
+            numa=host_xml.numa_cells(capable),
         )
 
     async def list_guests(self) -> Mapping[str, GuestState]:
