@@ -73,7 +73,7 @@ async def test_the_next_candidate_is_taken_when_the_first_is_full(store: Store) 
     chosen = await store.run(
         allocations.claim_first, server_id="s", candidates=candidates, amounts={"MEMORY_MB": 512, "DISK_GB": 1}
     )
-    assert chosen == (second, "h2")
+    assert chosen == (second, "h2", {"h1": "MEMORY_MB"})
     assert await used(store, "h1") == (0, 0, 0)
     assert await used(store, "h2") == (0, 512, 1)
 

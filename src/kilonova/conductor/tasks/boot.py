@@ -103,13 +103,17 @@ def _claim(
     run: Run[Hands],
 ) -> Mapping[str, Any]:
     at = run.clock.now()
-    _, host = allocations.claim_first(
+    claimed = allocations.claim_first(
         tx,
         server_id=server.id,
         candidates=[(candidate.host_id, candidate.host) for candidate in choice.candidates],
         amounts=spec.amounts(),
         fine=fine,
     )
+    host = claimed.host
+    explanation = msgspec.to_builtins(choice.explanation)
+    if claimed.races_lost:
+        explanation["races_lost"] = claimed.races_lost
     ports.allocate_for_server(
         tx,
         server_id=server.id,
@@ -120,7 +124,7 @@ def _claim(
         ids=run.ids,
         at=at,
     )
-    decisions.add(tx, _decision(server.id, request_id, attempt, host, msgspec.to_builtins(choice.explanation), at))
+    decisions.add(tx, _decision(server.id, request_id, attempt, host, explanation, at))
     servers.become(tx, server.id, at=at, task_state=TaskState.NETWORKING, host=host)
     return {"host": host}
 
