@@ -10,7 +10,7 @@ from kilonova.base.clock import Clock
 from kilonova.base.log import get_logger
 from kilonova.model.errors import Unavailable
 from kilonova.store.engine import Store
-from kilonova.store.queries import decisions, service_events, tasks
+from kilonova.store.queries import answers, decisions, service_events, tasks
 from kilonova.tasks.engine import TaskOptions
 
 log = get_logger(__name__)
@@ -62,6 +62,7 @@ class Housekeeping:
             (tasks.prune, self._keep_tasks),
             (decisions.prune, self._keep_decisions),
             (service_events.prune, self._keep_service_events),
+            (answers.prune, answers.KEPT),
         ):
             while count := await self._store.run(prune, before=now - kept):
                 gone += count

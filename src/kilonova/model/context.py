@@ -3,6 +3,23 @@
 import msgspec
 
 
+class Once(msgspec.Struct, kw_only=True):
+    """A request that shall have one effect however often it is sent: its ``Idempotency-Key``, hashed."""
+
+    key: str
+    fingerprint: str
+    """Of the body."""
+    secret: bytes
+    """What the kept answer is encrypted with."""
+    taken: int = 0
+    """Effects so far: a request for several things has several."""
+
+    def next(self) -> str:
+        """The key of the next effect."""
+        self.taken += 1
+        return self.key if self.taken == 1 else f"{self.key}#{self.taken}"
+
+
 class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
     """The authenticated caller of one request.
 
@@ -23,6 +40,7 @@ class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
     token_id: str = ""
     """The audit id of the token, never the token itself."""
     source_address: str = ""
+    once: Once | None = None
 
     @property
     def is_admin(self) -> bool:

@@ -99,8 +99,8 @@ async def show_keypair(cloud: Cloud, req: Request, name: str, query: KeyPairQuer
     return Reply({"keypair": DETAIL.render(await cloud.keypairs.get(owner, name), req.microversion)})
 
 
-@api.route("POST", "/os-keypairs", policy=None, body_key="keypair", status=200, until="2.1")
-@api.route("POST", "/os-keypairs", policy=None, body_key="keypair", status=201, since="2.2")
+@api.route("POST", "/os-keypairs", policy=None, body_key="keypair", status=200, until="2.1", once=True)
+@api.route("POST", "/os-keypairs", policy=None, body_key="keypair", status=201, since="2.2", once=True)
 async def create_keypair(cloud: Cloud, req: Request, body: KeyPairCreate) -> Reply:
     """Import a public key, or have a pair made; the private half comes back only now."""
     owner = _owner(cloud, req, "create", body.user_id)

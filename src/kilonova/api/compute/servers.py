@@ -168,7 +168,7 @@ class ServerQuery(Struct, kw_only=True):
 # ---- create -------------------------------------------------------------------------------------------------
 
 
-@api.route("POST", "/servers", policy="os_compute_api:servers:create", status=202)
+@api.route("POST", "/servers", policy="os_compute_api:servers:create", status=202, once=True)
 async def create_server(cloud: Cloud, req: Request, body: CreateBody) -> Reply:
     """Accept one server or several equal ones. The build goes on as a task; the client polls the Location."""
     wanted = body.server

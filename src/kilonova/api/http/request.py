@@ -8,7 +8,7 @@ from urllib.parse import quote
 from kilonova.api.http.microversions import Version
 from kilonova.base.clock import Clock
 from kilonova.base.ids import Ids
-from kilonova.model.context import RequestContext
+from kilonova.model.context import Once, RequestContext
 
 
 class Identity(Protocol):
@@ -44,6 +44,14 @@ class Parts(Protocol):
     def ids(self) -> Ids: ...
 
 
+class KeptAnswers(Protocol):
+    """What was answered to requests that shall have one effect, see `kilonova.cloud.answers.Answers`."""
+
+    def once(self, ctx: RequestContext, what: str, given: str, body: bytes) -> Once: ...
+    def find(self, once: Once, *, wait: bool = False) -> Awaitable[tuple[int, Any] | None]: ...
+    def keep(self, once: Once, status: int, answer: Any) -> Awaitable[None]: ...
+
+
 class CloudParts(Protocol):
     """As much of `kilonova.cloud.cloud.Cloud` as the framework itself uses."""
 
@@ -51,6 +59,8 @@ class CloudParts(Protocol):
     def parts(self) -> Parts: ...
     @property
     def identity(self) -> Identity: ...
+    @property
+    def answers(self) -> KeptAnswers: ...
 
 
 @dataclass(slots=True)

@@ -45,7 +45,7 @@ def view(image: Image) -> dict[str, Any]:
     return {**image.properties, **VIEW.render(image)}
 
 
-@api.route("POST", "/images", status=201)
+@api.route("POST", "/images", status=201, once=True)
 async def create_image(cloud: "Cloud", req: Request, body: dict[str, Any]) -> Reply:
     """Record a new image; its bytes come later."""
     image = await cloud.images.create(req.ctx, image_request(body))

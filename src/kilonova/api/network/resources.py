@@ -214,7 +214,7 @@ async def show_network(cloud: Cloud, req: Request, network_id: Uuid) -> Reply:
     return Reply({"network": network_view(network, as_admin=req.ctx.is_admin)})
 
 
-@api.route("POST", "/networks", status=201)
+@api.route("POST", "/networks", status=201, once=True)
 async def create_network(cloud: Cloud, req: Request, body: NetworkBody) -> Reply:
     """New networks."""
     items, many = _items(body, "network")
@@ -353,7 +353,7 @@ async def show_subnet(cloud: Cloud, req: Request, subnet_id: Uuid) -> Reply:
     return Reply({"subnet": subnet_view(await cloud.networks.subnet(req.ctx, subnet_id))})
 
 
-@api.route("POST", "/subnets", status=201)
+@api.route("POST", "/subnets", status=201, once=True)
 async def create_subnet(cloud: Cloud, req: Request, body: SubnetBody) -> Reply:
     """New subnets."""
     items, many = _items(body, "subnet")
@@ -536,7 +536,7 @@ async def show_port(cloud: Cloud, req: Request, port_id: Uuid) -> Reply:
     return Reply({"port": port_view(await cloud.networks.port(req.ctx, port_id), as_admin=req.ctx.is_admin)})
 
 
-@api.route("POST", "/ports", status=201)
+@api.route("POST", "/ports", status=201, once=True)
 async def create_port(cloud: Cloud, req: Request, body: PortBody) -> Reply:
     """New ports."""
     items, many = _items(body, "port")
