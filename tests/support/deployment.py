@@ -62,10 +62,14 @@ class Service:
             raise
 
     def again(self) -> None:
+        """Start it anew, with the same command; return when it is up."""
+        self.restart()
+        self.until_up()
+
+    def restart(self) -> None:
         """Start it anew, with the same command."""
         assert self.process.poll() is not None, f"{self.name} still runs"
         self.process = self._spawn()
-        self.until_up()
 
 
 class Deployment:

@@ -49,7 +49,7 @@ class TaskOptions:
 
     section: ClassVar[str] = "tasks"
 
-    lease_s: float = 30.0
+    lease_s: float = 15.0
     """Seconds after which the tasks of a dead worker pass on to another."""
 
     sweep_interval_s: float = 1.0
