@@ -1,8 +1,8 @@
 """Doing a thing once, however often it is asked for under one ``Idempotency-Key``.
 
-The key is taken in the transaction that does the thing, so either both are there or neither, whoever is killed when.
-The answer is written after it; whoever comes with the same key and body meanwhile waits for it. It may hold secrets
-(a password, a private key), so it is encrypted under the client's own key, of which only a hash is kept.
+The key is taken, and the answer kept, in the transaction that does the thing, so all are there or none, whoever is
+killed when. Only a request for several things may have done some of them and have no answer yet. An answer may hold
+secrets (a password, a private key), so it is encrypted under the client's own key, of which only a hash is kept.
 """
 
 import base64
@@ -29,17 +29,33 @@ WAIT_S: Final = 10.0
 """How long a repeated request waits for the answer to the first."""
 
 
-def once(ctx: RequestContext, clock: Clock, fn: Callable[Concatenate[Tx, P], T]) -> Callable[Concatenate[Tx, P], T]:
-    """`fn`, done only if nothing was done yet under the request's key."""
-    if ctx.once is None:
+def once(
+    ctx: RequestContext, clock: Clock, fn: Callable[Concatenate[Tx, P], T], *, gives: Callable[[T], Any] | None = None
+) -> Callable[Concatenate[Tx, P], T]:
+    """`fn`, done only if nothing was done yet under the request's key.
+
+    Args:
+        gives: from what `fn` returns to what the request's answer is made of; None: that itself.
+    """
+    record = ctx.once
+    if record is None:
         return fn
-    key, fingerprint, at = ctx.once.next(), ctx.once.fingerprint, clock.now()
+    key, at = record.next(), clock.now()
 
     def taken(tx: Tx, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        answers.take(tx, key, fingerprint, at=at)
-        return fn(tx, *args, **kwargs)
+        answers.take(tx, key, record.fingerprint, at=at)
+        result = fn(tx, *args, **kwargs)
+        answer = record.render(gives(result) if gives else result) if record.render else None
+        if answer is not None:
+            answers.keep(tx, record.key, status=answer[0], answer=_sealed(record, answer[1]))
+            record.is_kept = True
+        return result
 
     return taken
+
+
+def _sealed(record: Once, answer: Any) -> str:
+    return Fernet(record.secret).encrypt(orjson.dumps(answer)).decode()
 
 
 class Answers:
@@ -93,6 +109,6 @@ class Answers:
         return None
 
     async def keep(self, once: Once, status: int, answer: Any) -> None:
-        """The answer to the first, for those that come again."""
-        text = Fernet(once.secret).encrypt(orjson.dumps(answer)).decode()
-        await self._store.run(answers.keep, once.key, status=status, answer=text)
+        """The answer to the first, for those that come again, unless it was kept with what it tells of."""
+        if not once.is_kept:
+            await self._store.run(answers.keep, once.key, status=status, answer=_sealed(once, answer))

@@ -69,7 +69,8 @@ class KeyPairs:
             public_key=public_key,
             created_at=self._parts.clock.now(),
         )
-        await self._store.run(once(ctx, self._parts.clock, _insert), made)
+        insert = once(ctx, self._parts.clock, _insert, gives=lambda _: (made, private_key))
+        await self._store.run(insert, made)
         return made, private_key
 
     async def delete(self, user_id: str, name: str) -> None:

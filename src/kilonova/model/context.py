@@ -1,6 +1,12 @@
 """Who asks, and for which request: handed through every use case."""
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
+
+Answer = tuple[int, Any]
+"""Status, and what else of an answer is kept, as plain values."""
 
 
 class Once(msgspec.Struct, kw_only=True):
@@ -11,6 +17,10 @@ class Once(msgspec.Struct, kw_only=True):
     """Of the body."""
     secret: bytes
     """What the kept answer is encrypted with."""
+    render: Callable[[Any], Answer | None] | None = None
+    """From what was made to the answer, which then is kept together with it. None: not yet, more will be made."""
+    is_kept: bool = False
+    """Whether the answer is kept already."""
     taken: int = 0
     """Effects so far: a request for several things has several."""
 

@@ -72,3 +72,14 @@ async def test_a_key_stands_for_a_day(store: Store) -> None:
         assert await store.run(once(ctx, time, work), effects) == expected
         time.at += timedelta(hours=25)
     assert await store.run(rows.prune, before=time.now() - rows.KEPT) == 1
+
+
+async def test_an_answer_that_can_be_told_at_once_is_kept_with_the_effect(store: Store) -> None:
+    time, effects = Time(), list[int]()
+    answers = Answers(store, time)
+    record = answers.once(CTX, "POST /x", "k", b"{}")
+    record.render = lambda made: (201, [{}, {"made": made}])
+    ctx = RequestContext(request_id="r", once=record)
+    await store.run(once(ctx, time, work, gives=lambda count: f"{count} thing"), effects)
+    # The process died here.
+    assert await answers.find(answers.once(CTX, "POST /x", "k", b"{}")) == (201, [{}, {"made": "1 thing"}])

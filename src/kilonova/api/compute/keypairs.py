@@ -106,9 +106,13 @@ async def create_keypair(cloud: Cloud, req: Request, body: KeyPairCreate) -> Rep
     owner = _owner(cloud, req, "create", body.user_id)
     if body.public_key is None and req.microversion >= NO_GENERATION:
         raise BadRequest("public_key is required; make the pair on your own machine (ssh-keygen -t ed25519).")
-    made, private_key = await cloud.keypairs.create(
-        req.ctx, owner, body.name, public_key=body.public_key, type=body.type
+    req.answers_with(lambda pair: _made(req, *pair))
+    return _made(
+        req, *await cloud.keypairs.create(req.ctx, owner, body.name, public_key=body.public_key, type=body.type)
     )
+
+
+def _made(req: Request, made: KeyPair, private_key: str | None) -> Reply:
     view = MADE.render(made, req.microversion)
     if private_key is not None:
         view["private_key"] = private_key

@@ -13,7 +13,7 @@ import msgspec
 from kilonova.api.http.bodies import Source, check_announced, check_media_type, chunks, read_all
 from kilonova.api.http.json_text import parse, shown
 from kilonova.api.http.microversions import UNVERSIONED, Version
-from kilonova.api.http.request import CloudParts, Reply, Request
+from kilonova.api.http.request import CloudParts, Reply, Request, kept
 from kilonova.api.http.routing import Api, Route
 from kilonova.api.http.schema import parse_query
 from kilonova.model.context import RequestContext
@@ -77,6 +77,7 @@ class Endpoint:
             call.headers,
             params,
             self._cloud.identity,
+            route.status,
         )
         arguments = _path_arguments(route, path)
         takes = route.takes
@@ -114,9 +115,8 @@ class Endpoint:
             known = await answers.find(once, wait=True)
             assert known is not None
             return _again(known)
-        status = reply.status or route.status
-        await answers.keep(once, status, [dict(reply.headers), reply.body])
-        return reply, status
+        await answers.keep(once, *kept(reply, route.status))
+        return reply, reply.status or route.status
 
     def _pick(self, version: Version, call: Call) -> Route:
         for route in self._routes:
