@@ -35,6 +35,7 @@ from kilonova.store.queries import tasks
 from kilonova.store.queries.tasks import LeaseLost
 from kilonova.store.transactions import Tx
 from kilonova.tasks.kinds import Run, Step, TaskKind, Write
+from kilonova.tasks.limits import with_limits
 
 S = TypeVar("S")
 log = get_logger(__name__)
@@ -61,6 +62,10 @@ class TaskOptions:
     retry_base_s: float = 0.5
     """Seconds before the first repetition of a step after a passing fault; doubles with each further one."""
 
+    limits: tuple[str, ...] = ()
+    """Steps that may take longer, or be tried more often, than usual: `server.boot.spawn=1800/6`, which is seconds for
+    each try, and tries. The steps are those that the fault of a failed server names."""
+
     keep_finished_days: float = 30.0
     """Days after which the record of an ended task is forgotten."""
 
@@ -81,7 +86,7 @@ class Engine(Generic[S]):
         self._clock = clock
         self._ids = ids
         self._options = options
-        self._kinds: Mapping[str, TaskKind[S]] = {kind.name: kind for kind in kinds}
+        self._kinds: Mapping[str, TaskKind[S]] = {kind.name: kind for kind in with_limits(kinds, options.limits)}
         self._services = services
         self.owner = ids.uuid()
         self._running: dict[str, asyncio.Task[None]] = {}
