@@ -3,8 +3,9 @@
     python bench/chaos.py [--servers 1000] [--seed 1] [--json FILE]
 
 Two apis, two conductors, two schedulers and four hosts as processes on RabbitMQ and PostgreSQL. One of them at random
-is killed -9 every second and started again; the broker is killed twice and the database once. Users repeat what was
-not answered, under an Idempotency-Key. "Quiet" is how long after the last kill no task was live and all was in order.
+is killed -9 every second and started again; the broker and the database are killed once while servers are created, the
+broker once more while they are deleted. Users repeat what was not answered, under an Idempotency-Key. "Quiet" is how
+long after the last kill no task was live and all was in order.
 """
 
 import argparse

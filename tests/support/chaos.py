@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ from kilonova.store.tables.tasks import tasks
 from kilonova.store.transactions import Tx
 from kilonova.virt.fake.journal import Journal
 from tests.support.deployment import Deployment
+from tests.support.running import Client
 
 CONFIG = """
 [DEFAULT]
@@ -48,8 +49,6 @@ port = 10000
 [network]
 flat_cidr = 10.77.0.0/16
 """
-
-AGENTS = 4
 
 
 @dataclass
@@ -74,11 +73,18 @@ class Fire:
 
     Args:
         disasters: what else happens, in this order, each after so many kills of services.
+        victims: beginnings of the names of the services that are killed; empty: any.
     """
 
     def __init__(
-        self, cloud: Deployment, seed: int, every_s: float, disasters: list[tuple[int, Callable[[], None]]]
+        self,
+        cloud: Deployment,
+        seed: int,
+        every_s: float,
+        disasters: list[tuple[int, Callable[[], None]]],
+        victims: tuple[str, ...] = ("",),
     ) -> None:
+        self._victims = sorted(name for name in cloud.services if name.startswith(victims))
         self._cloud = cloud
         self._chance = random.Random(seed)
         self._every_s = every_s
@@ -93,6 +99,11 @@ class Fire:
         self._thread.start()
         return self
 
+    def wait_for_kills(self, count: int) -> None:
+        """Return once so many services were killed."""
+        while self.kills < count and self.failure is None:
+            time.sleep(0.1)
+
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
@@ -104,7 +115,7 @@ class Fire:
             while not self._stop.wait(self._every_s):
                 if self._disasters and self.kills >= self._disasters[0][0]:
                     self._disasters.pop(0)[1]()
-                name = self._chance.choice(sorted(self._cloud.services))
+                name = self._chance.choice(self._victims)
                 service = self._cloud.services[name]
                 service.kill()
                 self.kills += 1
@@ -120,8 +131,9 @@ class Fire:
 class Chaos:
     """One cloud: two of each control service, four hosts each in a process of its own."""
 
-    def __init__(self, cloud: Deployment, second_port: int) -> None:
+    def __init__(self, cloud: Deployment, second_port: int, agents: int = 4) -> None:
         self.cloud = cloud
+        self.agents = agents
         self._ports = (cloud.port, second_port)
 
     def start(self) -> None:
@@ -133,14 +145,18 @@ class Chaos:
             cloud.start(host, "api", wait=number == 1, port=port)
             for service in ("conductor", "scheduler"):
                 cloud.start(host, service, wait=False)
-        for number in range(1, AGENTS + 1):
+        for number in range(1, self.agents + 1):
             cloud.start(f"host{number}", "compute", "network", wait=False)
         for service in cloud.services.values():
             service.until_up()
-        cloud.wait_for_hosts(AGENTS)
+        cloud.wait_for_hosts(self.agents)
         admin = cloud.client()
         self.token = admin.token
-        self.image, self.flavor = admin.upload_image("tiny", b"\0" * 65536), admin.flavor()
+        self.image, self.flavor = self.upload(admin), admin.flavor()
+
+    def upload(self, admin: Client) -> str:
+        """The image that servers boot from."""
+        return admin.upload_image("tiny", b"\0" * 65536)
 
     # ---- what users do ---------------------------------------------------------------------------------------
 
@@ -201,14 +217,18 @@ class Chaos:
                 return look
             time.sleep(0.25)
 
-    def _look(self, store: Store) -> Look:
-        look, rows = Look(), store.run_now(_rows)
-        guests: Counter[str] = Counter()
-        where: dict[str, list[str]] = {}
+    def guests(self) -> Iterator[tuple[str, str]]:
+        """What hypervisors have: server and host."""
         for path in self.cloud.root.glob("host*/hosts/*/guests.jsonl"):
             for server_id in Journal(path).read():
-                guests[server_id] += 1
-                where.setdefault(server_id, []).append(path.parent.name)
+                yield server_id, path.parent.name
+
+    def _look(self, store: Store) -> Look:
+        look, rows = Look(), store.run_now(_rows)
+        where: dict[str, list[str]] = {}
+        for server_id, guest_host in self.guests():
+            where.setdefault(server_id, []).append(guest_host)
+        guests = {server_id: len(hosts) for server_id, hosts in where.items()}
         for server_id, (vm_state, task_state, host) in rows.servers.items():
             if task_state is not None or vm_state == "building":
                 look.stuck.append(f"server {server_id} is {vm_state}/{task_state}")
