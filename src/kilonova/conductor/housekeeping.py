@@ -60,6 +60,7 @@ class Housekeeping:
         gone = 0
         for prune, kept in (
             (tasks.prune, self._keep_tasks),
+            (tasks.prune_subjects, self._keep_tasks),
             (decisions.prune, self._keep_decisions),
             (service_events.prune, self._keep_service_events),
             (answers.prune, answers.KEPT),

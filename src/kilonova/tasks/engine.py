@@ -289,6 +289,7 @@ class _Worker(Generic[S]):
             services=self._services,
             clock=self._clock,
             ids=self._ids,
+            failure=task.failure,
         )
 
     async def run_to_the_end(self) -> None:

@@ -143,14 +143,16 @@ def _decision(
 
 
 async def unplace(run: Run[Hands]) -> Write:
-    return partial(_unclaim, server_id=run.subject, host=run.host, at=run.clock.now())
+    # What every host would meet is not the fault of this one: the scheduler shall not avoid it.
+    is_hosts_fault = run.failure is None or run.failure.code not in FINAL
+    return partial(_unclaim, server_id=run.subject, host=run.host, is_hosts_fault=is_hosts_fault, at=run.clock.now())
 
 
-def _unclaim(tx: Tx, *, server_id: str, host: str | None, at: datetime) -> None:
+def _unclaim(tx: Tx, *, server_id: str, host: str | None, is_hosts_fault: bool, at: datetime) -> None:
     allocations.release(tx, server_id=server_id)
     ports.unbind_for_server(tx, server_id)
     servers.become(tx, server_id, at=at, task_state=TaskState.SCHEDULING, host=None)
-    if host is not None:
+    if host is not None and is_hosts_fault:
         hosts.count_build(tx, host, failed=True)
 
 
