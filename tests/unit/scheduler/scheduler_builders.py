@@ -1,6 +1,6 @@
 """Hosts, tables and requests for tests, with defaults where a test does not care."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kilonova.base.config import Config
@@ -112,3 +112,10 @@ def only_complaint(table: HostTable) -> str:
     """The one thing that a rule complained about."""
     [complaint] = table.complaints
     return complaint
+
+
+def chi_square(counts: Iterable[int]) -> float:
+    """How far counts are from all being equal."""
+    numbers = list(counts)
+    mean = sum(numbers) / len(numbers)
+    return sum((number - mean) ** 2 / mean for number in numbers)

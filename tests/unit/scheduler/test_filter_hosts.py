@@ -212,10 +212,7 @@ def to_ask() -> HostTable:
         (["or", ["=", "$host", "h2"], ["=", "$num_instances", 0]], ["h0", "h2"]),
         (["and", [">=", "$free_ram_mb", 2048], ["<=", "$num_instances", 2]], ["h1", "h2"]),
         (["and", [">=", "$free_ram_mb", 2048], ["not", ["in", "$host", "h1", "h2"]]], ["h3"]),
-        (
-            ["or", ["and", ["=", "$host", "h0"], ["not", ["=", 1, 2]]], ["not", ["<", "$free_ram_mb", 4096]]],
-            ["h0", "h3"],
-        ),
+        (["or", ["and", ["=", "$host", "h0"], ["not", ["=", 1, 2]]], [">=", "$free_ram_mb", 4096]], ["h0", "h3"]),
         (["=", "$capabilities.rack.row", "a"], ["h0"]),
         (["in", "$capabilities.rack.row", "a", "b"], ["h0", "h1"]),
         # what a host lacks is left out of the comparison, which then is too short
