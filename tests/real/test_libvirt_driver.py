@@ -14,6 +14,7 @@ from tests.support.remains import Remains
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
+from kilonova.model.errors import ImageUnusable
 from kilonova.model.guest import CellPlan, GuestSpec, ImageRef
 from kilonova.model.states import PowerState
 from kilonova.virt.driver import VirtDriver
@@ -30,6 +31,8 @@ class LocalImage:
     """The image is on this host already."""
 
     async def path_of(self, image: ImageRef) -> str:
+        if not await asyncio.to_thread(Path(image.url).exists):
+            raise ImageUnusable(f"There is no {image.url}.")
         return image.url
 
 
@@ -56,6 +59,10 @@ class LibvirtWorld(World):
         image_id = "00000000-0000-4000-8000-000000000007"
         return ImageRef(id=image_id, disk_format="qcow2", size=1, hash_value="", url=str(GUEST_IMAGE.resolve()))
 
+    def unusable_image(self, driver: VirtDriver) -> ImageRef:
+        image_id = "00000000-0000-4000-8000-000000000008"
+        return ImageRef(id=image_id, disk_format="qcow2", size=1, hash_value="", url="/nowhere/image.qcow2")
+
     async def half_make(self, driver: VirtDriver, spec: GuestSpec, step: str) -> None:
         assert isinstance(driver, LibvirtDriver)
         directory = self.directory / "instances" / spec.server_id
@@ -63,7 +70,8 @@ class LibvirtWorld(World):
             directory.mkdir()
             (directory / "disk.new").write_bytes(b"half an overlay")
             return
-        await driver._make_disks(spec)
+        assert spec.image is not None
+        await driver._make_disks(spec, spec.image.url)
         if step == "defined":
             xml = domain_xml(spec, directory, driver._machine)
             await driver._call(lambda connection: connection.defineXML(xml))
