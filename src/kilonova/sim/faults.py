@@ -1,0 +1,93 @@
+"""What goes wrong in a simulation, drawn from its seed and numbered, so that each fault can be taken out again.
+
+Each kind has its own stream of chance: leaving out one kind does not shift the draws of another.
+"""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Final
+
+RATES: Final[Mapping[str, float]] = {
+    "kill.conductor": 1 / 1500,
+    "kill.scheduler": 1 / 1500,
+    "kill.api": 1 / 300,
+    "kill.compute": 1 / 400,
+    "messages.lose": 0.01,
+    "messages.double": 0.02,
+    "messages.delay": 0.02,
+    "messages.refuse": 0.004,
+    "database.refuse": 0.003,
+    "database.unknown": 0.003,
+    "database.late": 0.5,
+    "database.slow": 0.01,
+    "driver.fail": 0.04,
+    "driver.fail_after": 0.02,
+    "driver.slow": 0.04,
+    "driver.hang": 0.005,
+    "hosts.reboot": 0.15,
+    "hosts.die": 0.05,
+    "hosts.lose_guest": 0.02,
+    "clocks.skew": 0.5,
+    "users.lose_answer": 0.03,
+    "users.repeat": 0.05,
+}
+"""How often each strikes: per step of a process of that role, per message, transaction, call of a driver, host,
+request. ``database.late`` is per transaction whose caller goes away before it was begun."""
+
+GROUPS: Final = tuple(dict.fromkeys(kind.partition(".")[0] for kind in RATES))
+"""What ``--faults`` can name."""
+
+
+def number_from(*parts: object) -> int:
+    """A number that depends on nothing but `parts`: the same in every process."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def chance_from(*parts: object) -> random.Random:
+    """Chance that depends on nothing but `parts`."""
+    return random.Random(number_from(*parts))  # noqa: S311 - repeatable on purpose
+
+
+class Faults:
+    """Decides, each time that something could go wrong, whether it does."""
+
+    def __init__(self, seed: int, groups: Collection[str], *, left_out: Collection[int] = ()) -> None:
+        """
+        Args:
+            groups: of `GROUPS`; kinds of other groups never strike.
+            left_out: numbers of faults that do not happen, for making a failing run smaller.
+        """
+        self.is_on = False
+        self.struck: Counter[str] = Counter()
+        self.number = 0
+        """Faults so far, those left out included."""
+        self._left_out = frozenset(left_out)
+        self._rates = {kind: rate for kind, rate in RATES.items() if kind.partition(".")[0] in groups}
+        self._chance = {kind: chance_from(seed, "fault", kind) for kind in RATES}
+        self._sizes = chance_from(seed, "sizes")
+
+    def strikes(self, kind: str) -> bool:
+        """Whether a fault of this kind happens here and now."""
+        rate = self._rates.get(kind)
+        if rate is None or not self.is_on or self._chance[kind].random() >= rate:
+            return False
+        self.number += 1
+        if self.number in self._left_out:
+            return False
+        self.struck[kind] += 1
+        return True
+
+    def between(self, low: float, high: float) -> float:
+        """How long or how large."""
+        return self._sizes.uniform(low, high)
+
+    def one_of(self, number: int) -> int:
+        """A number from 0 to below `number`."""
+        return int(self._sizes.random() * number)
+
+    def latency(self) -> float:
+        """The usual way of a message or of a statement, in seconds."""
+        return 0.0002 + 0.004 * self._sizes.random()
