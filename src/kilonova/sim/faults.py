@@ -10,10 +10,10 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 RATES: Final[Mapping[str, float]] = {
-    "kill.conductor": 1 / 1500,
-    "kill.scheduler": 1 / 1500,
-    "kill.api": 1 / 300,
-    "kill.compute": 1 / 400,
+    "kill.conductor": 1 / 500,
+    "kill.scheduler": 1 / 600,
+    "kill.api": 1 / 150,
+    "kill.compute": 1 / 150,
     "messages.lose": 0.01,
     "messages.double": 0.02,
     "messages.delay": 0.02,
@@ -26,15 +26,16 @@ RATES: Final[Mapping[str, float]] = {
     "driver.fail_after": 0.02,
     "driver.slow": 0.04,
     "driver.hang": 0.005,
-    "hosts.reboot": 0.15,
-    "hosts.die": 0.05,
-    "hosts.lose_guest": 0.02,
+    "hosts.lose_power": 1 / 4000,
+    "hosts.die": 1 / 20000,
+    "hosts.lose_guest": 1 / 20000,
     "clocks.skew": 0.5,
     "users.lose_answer": 0.03,
     "users.repeat": 0.05,
 }
-"""How often each strikes: per step of a process of that role, per message, transaction, call of a driver, host,
-request. ``database.late`` is per transaction whose caller goes away before it was begun."""
+"""How often each strikes: per step of a process of that role (of a host's agents, for ``hosts``), per message,
+transaction, call of a driver, machine, request. ``database.late``: per transaction whose caller goes away before it
+was begun."""
 
 GROUPS: Final = tuple(dict.fromkeys(kind.partition(".")[0] for kind in RATES))
 """What ``--faults`` can name."""
