@@ -6,7 +6,7 @@ When a service is killed its connection breaks, and what it had in hand goes to 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from kilonova.model.errors import Unavailable
 from kilonova.rpc.transports.base import Address, Consumer, Deliver, Delivery, Kind, QueueDepth
@@ -27,12 +27,18 @@ class SimulatedBroker:
         self.faults = faults
         self.queues = MemoryBroker(SimulatedClock(loop))
         self.lost = 0
+        self.doom: Callable[[Life, float], None] = _nothing
+        """Kills a life in so many seconds."""
 
     def connect(self, life: Life) -> "SimulatedTransport":
         """A connection of `life`, which breaks when that is killed."""
         transport = SimulatedTransport(self, life)
         life.on_death.append(transport.cut)
         return transport
+
+
+def _nothing(life: Life, seconds: float) -> None:
+    """Nobody is killed."""
 
 
 class SimulatedTransport:
@@ -89,6 +95,9 @@ class SimulatedTransport:
         context, life, broker = self._life.context, self._life, self._broker
 
         def take(delivery: Delivery) -> None:
+            if broker.faults.strikes("kill.at_message"):
+                # At once, while it answers, or in the middle of longer work.
+                broker.doom(life, broker.faults.between(0, (0.002, 0.02, 4)[broker.faults.one_of(3)]))
             if not life.is_over:
                 handed = delivery if address.kind is Kind.REPLY else _Delivery(delivery, broker)
                 context.copy().run(deliver, handed)

@@ -29,6 +29,8 @@ class SimulatedDatabase:
         self.loop = loop
         self.faults = faults
         self.history = history
+        self.doom: Callable[[Life, float], None] = _nothing
+        """Kills a life in so many seconds."""
         self.after_commit: list[Callable[[str], None]] = []
         """Called after each transaction that wrote, with the name of its function."""
 
@@ -39,6 +41,10 @@ class SimulatedDatabase:
     def close(self) -> None:
         """Forget everything."""
         self.store.engine.dispose()
+
+
+def _nothing(life: Life, seconds: float) -> None:
+    """Nobody is killed."""
 
 
 class SimulatedStore(Store):
@@ -74,6 +80,10 @@ class SimulatedStore(Store):
         context = contextvars.copy_context()
         answer: asyncio.Future[Any] = loop.create_future()
         way = faults.between(0.5, 8) if faults.strikes("database.slow") else faults.latency()
+
+        if not reads and faults.strikes("kill.at_write"):
+            # Before the transaction, after it and before its answer, or soon after that.
+            self._database.doom(self._life, faults.between(0, 3 * way))
 
         def work(tx: Tx) -> Any:
             return context.run(fn, tx, *args, **kwargs)

@@ -124,6 +124,7 @@ class Simulation:
         self.hosts = [HostMachine(self.world, f"host-{n:03d}") for n in range(1, plan.hosts + 1)]
         self.faults.is_on = False
         self.machines: list[Machine] = [*self.conductors, *self.schedulers, *self.apis, *self.hosts]
+        self.world.database.doom = self.world.broker.doom = self._doom
         self._machine_of = {machine.name: machine for machine in self.machines}
         self.kills = 0
         self.quiet_after_s = 0.0
@@ -172,13 +173,21 @@ class Simulation:
         machine = self._machine_of.get(life.name.partition("#")[0])
         if machine is None or not self.faults.is_on:
             return
-        faults = self.faults
-        if faults.strikes(f"kill.{machine.role}"):
-            self.kills += 1
-            machine.kill()
-            self._come_back(machine, faults.between(0.5, 20))
+        if self.faults.strikes(f"kill.{machine.role}"):
+            self._kill(machine)
         elif isinstance(machine, HostMachine):
             self._trouble_host(machine)
+
+    def _doom(self, life: Life, seconds: float) -> None:
+        """Kill this life in so many seconds."""
+        machine = self._machine_of.get(life.name.partition("#")[0])
+        if machine is not None:
+            self.loop.later(seconds, lambda: None if life.is_over else self._kill(machine))
+
+    def _kill(self, machine: Machine) -> None:
+        self.kills += 1
+        machine.kill()
+        self._come_back(machine, self.faults.between(0.5, 20))
 
     def _trouble_host(self, host: HostMachine) -> None:
         faults = self.faults

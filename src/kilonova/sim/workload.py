@@ -5,6 +5,7 @@ clients and people do. What was accepted is remembered: the checker asks whether
 """
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -12,6 +13,7 @@ from typing import Final, TypeVar
 from kilonova.cloud.servers import ServerRequest, Servers
 from kilonova.model.context import RequestContext
 from kilonova.model.errors import CloudError, Unavailable
+from kilonova.model.states import RULES, VMState
 from kilonova.sim.faults import chance_from
 from kilonova.sim.machines import ApiMachine, World
 
@@ -21,19 +23,24 @@ Ask = Callable[[Servers, RequestContext, str], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Operation:
-    """Something that users do to a server of theirs, `weight` times as often as others."""
+    """Something that users do to a server of theirs, `weight` times as often as others.
+
+    Attributes:
+        rule: of `kilonova.model.states.RULES`: users mostly ask for what is allowed.
+    """
 
     name: str
     weight: int
+    rule: str
     ask: Ask
 
 
 OPERATIONS: Final = (
-    Operation("stop", 3, lambda servers, ctx, one: servers.stop(ctx, one)),
-    Operation("start", 3, lambda servers, ctx, one: servers.start(ctx, one)),
-    Operation("reboot", 3, lambda servers, ctx, one: servers.reboot(ctx, one, hard=False)),
-    Operation("reboot --hard", 2, lambda servers, ctx, one: servers.reboot(ctx, one, hard=True)),
-    Operation("delete", 4, lambda servers, ctx, one: servers.delete(ctx, one)),
+    Operation("stop", 3, "stop", lambda servers, ctx, one: servers.stop(ctx, one)),
+    Operation("start", 3, "start", lambda servers, ctx, one: servers.start(ctx, one)),
+    Operation("reboot", 3, "reboot_soft", lambda servers, ctx, one: servers.reboot(ctx, one, hard=False)),
+    Operation("reboot --hard", 2, "reboot_hard", lambda servers, ctx, one: servers.reboot(ctx, one, hard=True)),
+    Operation("delete", 3, "delete", lambda servers, ctx, one: servers.delete(ctx, one)),
 )
 
 FLAVORS: Final = (("small", 1, 1024, 5), ("medium", 2, 4096, 20), ("large", 8, 16384, 80))
@@ -92,8 +99,7 @@ class Users:
         chance = chance_from(self._world.seed, "user", number)
         project = f"project-{number % 3}"
         mine: list[str] = []
-        weights = [operation.weight for operation in OPERATIONS]
-        to_do = ["create"] * servers + ["act"] * (2 * servers)
+        to_do = ["create"] * servers + ["act"] * (4 * servers)
         chance.shuffle(to_do)
         for what in to_do:
             await asyncio.sleep(chance.expovariate(len(to_do) / self._span_s))
@@ -111,11 +117,25 @@ class Users:
                 if mine and chance.random() < 0.15:  # deleted while it is built
                     await self._act(project, OPERATIONS[-1], mine.pop())
             elif mine:
-                operation = chance.choices(OPERATIONS, weights)[0]
                 one = chance.choice(mine)
+                operation = await self._choose(project, one, chance)
                 await self._act(project, operation, one)
                 if operation.name == "delete":
                     mine.remove(one)
+
+    async def _choose(self, project: str, one: str, chance: random.Random) -> Operation:
+        """Look at the server first, and mostly ask for something that can be done."""
+        state: list[VMState] = []
+
+        async def look(servers: Servers, ctx: RequestContext) -> VMState:
+            return (await servers.get(ctx, one)).server.vm_state
+
+        if chance.random() < 0.9:
+            async for _, vm_state in self._ask(project, f"show {one}", look):
+                state.append(vm_state)
+        fit = [operation for operation in OPERATIONS if not state or state[-1] in RULES[operation.rule].allowed]
+        fit = fit or list(OPERATIONS)
+        return chance.choices(fit, [operation.weight for operation in fit])[0]
 
     async def _create(self, project: str, wish: ServerRequest) -> list[str]:
         made: list[str] = []
@@ -180,9 +200,9 @@ class Users:
                 answer.set_exception(ConnectionLost())
 
         def answered(done: "asyncio.Task[T]") -> None:
+            error = None if done.cancelled() else done.exception()
             if answer.done() or done.cancelled() or faults.strikes("users.lose_answer"):
                 return
-            error = done.exception()
             if error is not None:
                 answer.set_exception(error)
             else:
