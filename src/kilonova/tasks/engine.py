@@ -35,6 +35,7 @@ from kilonova.store.queries import tasks
 from kilonova.store.queries.tasks import LeaseLost
 from kilonova.store.transactions import Tx
 from kilonova.tasks.kinds import Run, Step, TaskKind, Write
+from kilonova.tasks.limits import with_limits
 
 S = TypeVar("S")
 log = get_logger(__name__)
@@ -49,7 +50,7 @@ class TaskOptions:
 
     section: ClassVar[str] = "tasks"
 
-    lease_s: float = 30.0
+    lease_s: float = 15.0
     """Seconds after which the tasks of a dead worker pass on to another."""
 
     sweep_interval_s: float = 1.0
@@ -60,6 +61,10 @@ class TaskOptions:
 
     retry_base_s: float = 0.5
     """Seconds before the first repetition of a step after a passing fault; doubles with each further one."""
+
+    limits: tuple[str, ...] = ()
+    """Steps that may take longer, or be tried more often, than usual: `server.boot.spawn=1800/6`, which is seconds for
+    each try, and tries. The steps are those that the fault of a failed server names."""
 
     keep_finished_days: float = 30.0
     """Days after which the record of an ended task is forgotten."""
@@ -81,7 +86,7 @@ class Engine(Generic[S]):
         self._clock = clock
         self._ids = ids
         self._options = options
-        self._kinds: Mapping[str, TaskKind[S]] = {kind.name: kind for kind in kinds}
+        self._kinds: Mapping[str, TaskKind[S]] = {kind.name: kind for kind in with_limits(kinds, options.limits)}
         self._services = services
         self.owner = ids.uuid()
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -284,6 +289,7 @@ class _Worker(Generic[S]):
             services=self._services,
             clock=self._clock,
             ids=self._ids,
+            failure=task.failure,
         )
 
     async def run_to_the_end(self) -> None:
