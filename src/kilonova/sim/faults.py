@@ -36,8 +36,8 @@ RATES: Final[Mapping[str, float]] = {
     "users.repeat": 0.05,
 }
 """How often each strikes: per step of a process of that role (of a host's agents, for ``hosts``), per message,
-transaction, call of a driver, machine, request. ``kill.at_write`` and ``kill.at_message`` aim at moments when something is
-under way; ``database.late`` is per transaction whose caller goes away before it was begun."""
+transaction, call of a driver, machine, request. ``kill.at_write`` and ``kill.at_message`` aim at moments when
+something is under way; ``database.late`` is per transaction whose caller goes away before it was begun."""
 
 GROUPS: Final = tuple(dict.fromkeys(kind.partition(".")[0] for kind in RATES))
 """What ``--faults`` can name."""
