@@ -27,8 +27,14 @@ class SimulatedBroker:
         self.faults = faults
         self.queues = MemoryBroker(SimulatedClock(loop))
         self.lost = 0
+        self.cut_off: dict[str, float] = {}
+        """Process to the time until which no message reaches it, and none of its own reaches anybody."""
         self.doom: Callable[[Life, float], None] = _nothing
         """Kills a life in so many seconds."""
+
+    def cut_for(self, life: Life) -> float:
+        """Seconds for which this process is still cut off."""
+        return max(0.0, self.cut_off.get(life.machine, 0.0) - self.loop.time())
 
     def connect(self, life: Life) -> "SimulatedTransport":
         """A connection of `life`, which breaks when that is killed."""
@@ -66,7 +72,12 @@ class SimulatedTransport:
         raise RuntimeError("closing the memory transport waits for something")
 
     async def publish(self, address: Address, body: bytes, *, ttl_s: float | None = None) -> None:
-        faults = self._broker.faults
+        faults, broker = self._broker.faults, self._broker
+        if faults.strikes("messages.cut_off"):
+            broker.cut_off[self._life.machine] = broker.loop.time() + faults.between(1, 150)
+        if broker.cut_for(self._life) > 0:
+            await asyncio.sleep(min(10.0, broker.cut_for(self._life)))
+            raise Unavailable(detail="The broker cannot be reached.")
         if faults.strikes("messages.refuse"):
             await asyncio.sleep(faults.between(0.01, 10))
             raise Unavailable(detail="The broker did not take the message.")
@@ -95,6 +106,9 @@ class SimulatedTransport:
         context, life, broker = self._life.context, self._life, self._broker
 
         def take(delivery: Delivery) -> None:
+            if (way := broker.cut_for(life)) > 0:
+                broker.loop.later(way + broker.faults.latency(), take, delivery)
+                return
             if broker.faults.strikes("kill.at_message"):
                 # At once, while it answers, or in the middle of longer work.
                 broker.doom(life, broker.faults.between(0, (0.002, 0.02, 4)[broker.faults.one_of(3)]))

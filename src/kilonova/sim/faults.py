@@ -7,6 +7,8 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 RATES: Final[Mapping[str, float]] = {
@@ -20,6 +22,7 @@ RATES: Final[Mapping[str, float]] = {
     "messages.double": 0.02,
     "messages.delay": 0.02,
     "messages.refuse": 0.004,
+    "messages.cut_off": 1 / 4000,
     "database.refuse": 0.003,
     "database.unknown": 0.003,
     "database.late": 0.5,
@@ -37,10 +40,26 @@ RATES: Final[Mapping[str, float]] = {
 }
 """How often each strikes: per step of a process of that role (of a host's agents, for ``hosts``), per message,
 transaction, call of a driver, machine, request. ``kill.at_write`` and ``kill.at_message`` aim at moments when
-something is under way; ``database.late`` is per transaction whose caller goes away before it was begun."""
+something is under way; ``messages.cut_off`` (per message) keeps a process from the broker for a while, in
+which it lives on; ``database.late`` is per transaction whose caller goes away before it was begun."""
 
 GROUPS: Final = tuple(dict.fromkeys(kind.partition(".")[0] for kind in RATES))
 """What ``--faults`` can name."""
+
+
+def kinds_of(names: Collection[str]) -> tuple[str, ...]:
+    """The kinds that some names stand for: ``all``, ``none``, groups, or kinds themselves.
+
+    Raises:
+        ValueError: a name is none of them; the message lists them.
+    """
+    wanted: set[str] = set()
+    for name in names:
+        found = {kind for kind in RATES if name in ("all", kind, kind.partition(".")[0])}
+        if not found and name != "none":
+            raise ValueError(f"No fault '{name}'. There are: all, none, {', '.join(GROUPS)}; and {', '.join(RATES)}.")
+        wanted |= found
+    return tuple(kind for kind in RATES if kind in wanted)
 
 
 def number_from(*parts: object) -> int:
@@ -54,21 +73,63 @@ def chance_from(*parts: object) -> random.Random:
     return random.Random(number_from(*parts))  # noqa: S311 - repeatable on purpose
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Faults that do not happen: by their numbers, and all from one number on."""
+
+    numbers: frozenset[int] = frozenset()
+    begin: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "LeftOut":
+        """Of numbers and ranges with commas: ``3,7-9,41-``.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        numbers: set[int] = set()
+        begin: int | None = None
+        for part in filter(None, text.replace(" ", "").split(",")):
+            first, dash, last = part.partition("-")
+            if dash and not last:
+                begin = min(int(first), begin or int(first))
+            else:
+                numbers.update(range(int(first), int(last or first) + 1))
+        return cls(frozenset(numbers), begin)
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        numbers = sorted(number for number in self.numbers if self.begin is None or number < self.begin)
+        for _, group in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+            run = [number for _, number in group]
+            parts.append(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}")
+        if self.begin is not None:
+            parts.append(f"{self.begin}-")
+        return ",".join(parts)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self.numbers or (self.begin is not None and number >= self.begin)
+
+
+NOTHING: Final = LeftOut()
+"""All faults happen."""
+
+
 class Faults:
     """Decides, each time that something could go wrong, whether it does."""
 
-    def __init__(self, seed: int, groups: Collection[str], *, left_out: Collection[int] = ()) -> None:
+    def __init__(self, seed: int, kinds: Collection[str], *, left_out: LeftOut = NOTHING) -> None:
         """
         Args:
-            groups: of `GROUPS`; kinds of other groups never strike.
-            left_out: numbers of faults that do not happen, for making a failing run smaller.
+            kinds: of `RATES`; others never strike.
+            left_out: faults that do not happen, for making a failing run smaller.
         """
         self.is_on = False
         self.struck: Counter[str] = Counter()
         self.number = 0
         """Faults so far, those left out included."""
-        self._left_out = frozenset(left_out)
-        self._rates = {kind: rate for kind, rate in RATES.items() if kind.partition(".")[0] in groups}
+        self._left_out = left_out
+        self._rates = {kind: RATES[kind] for kind in kinds}
         self._chance = {kind: chance_from(seed, "fault", kind) for kind in RATES}
         self._sizes = chance_from(seed, "sizes")
 

@@ -32,10 +32,12 @@ _COMPACTED_ABOVE = 64
 class Life:
     """One run of one simulated process, from its start until it is killed or the simulation ends."""
 
-    __slots__ = ("_compact_at", "_tasks", "context", "is_over", "name", "on_death", "ready", "steps")
+    __slots__ = ("_compact_at", "_tasks", "context", "is_over", "machine", "name", "on_death", "ready", "steps")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.machine = name.partition("#")[0]
+        """The process whose run this is; names of runs are ``PROCESS#NUMBER``."""
         self.is_over = False
         self.ready: deque[asyncio.Handle] = deque()
         self.steps = 0

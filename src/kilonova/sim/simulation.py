@@ -13,20 +13,21 @@ from kilonova.base.ids import SeededIds
 from kilonova.cloud.networks import NetworkOptions, Networks
 from kilonova.cloud.parts import Parts
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
+from kilonova.conductor.invariants import Violation, always, at_rest
 from kilonova.model.flavor import Flavor
 from kilonova.model.image import Image, ImageStatus, Visibility
 from kilonova.model.states import VMState
 from kilonova.sim.broker import SimulatedBroker
 from kilonova.sim.clock import BEGIN, SimulatedClock
 from kilonova.sim.database import SimulatedDatabase
-from kilonova.sim.faults import GROUPS, Faults, chance_from, number_from
+from kilonova.sim.faults import NOTHING, RATES, Faults, LeftOut, chance_from, number_from
 from kilonova.sim.history import History
-from kilonova.sim.invariants import Violation, Watch, always, at_rest
 from kilonova.sim.loop import Life, SimulatedLoop
 from kilonova.sim.machines import ApiMachine, ConductorMachine, HostMachine, Machine, SchedulerMachine, World
+from kilonova.sim.transitions import Watch
 from kilonova.sim.workload import FLAVORS, IMAGE_ID, Users
 from kilonova.store.queries import flavors, images, quotas
-from kilonova.store.queries.invariants import Books, books
+from kilonova.store.queries.invariants import Books, books, kinds_under_way
 from kilonova.store.transactions import Tx
 
 
@@ -37,15 +38,15 @@ class Plan:
     seed: int
     hosts: int = 3
     servers: int = 5
-    faults: tuple[str, ...] = GROUPS
-    """Groups of faults."""
+    faults: tuple[str, ...] = tuple(RATES)
+    """Kinds of faults."""
     conductors: int = 2
     schedulers: int = 2
     apis: int = 2
     span_s: float = 120.0
     """Simulated seconds in which users ask and things go wrong; then there is peace, until all is quiet."""
-    left_out: tuple[int, ...] = ()
-    """Numbers of faults that do not happen."""
+    left_out: LeftOut = NOTHING
+    """Faults that do not happen."""
 
 
 QUIET_WITHIN_S = 7200.0
@@ -74,6 +75,8 @@ class Result:
     quiet_after_s: float
     """Simulated seconds from the last fault until everything was at rest."""
     kills: int
+    kill_points: dict[str, int]
+    """Kind of task to the kills that happened while such a one was under way."""
     messages_lost: int
     struck: dict[str, int]
     """Faults by kind."""
@@ -127,6 +130,8 @@ class Simulation:
         self.world.database.doom = self.world.broker.doom = self._doom
         self._machine_of = {machine.name: machine for machine in self.machines}
         self.kills = 0
+        self.kill_points: Counter[str] = Counter()
+        """Kind of task to the kills that happened while one was under way."""
         self.quiet_after_s = 0.0
         self._watch = Watch()
         self._violations: dict[tuple[str, str], Violation] = {}
@@ -170,7 +175,7 @@ class Simulation:
     # ---- what goes wrong with machines ----------------------------------------------------------------------
 
     def _before_step(self, life: Life) -> None:
-        machine = self._machine_of.get(life.name.partition("#")[0])
+        machine = self._machine_of.get(life.machine)
         if machine is None or not self.faults.is_on:
             return
         if self.faults.strikes(f"kill.{machine.role}"):
@@ -180,26 +185,28 @@ class Simulation:
 
     def _doom(self, life: Life, seconds: float) -> None:
         """Kill this life in so many seconds."""
-        machine = self._machine_of.get(life.name.partition("#")[0])
+        machine = self._machine_of.get(life.machine)
         if machine is not None:
             self.loop.later(seconds, lambda: None if life.is_over else self._kill(machine))
 
     def _kill(self, machine: Machine) -> None:
-        self.kills += 1
-        machine.kill()
+        self._end(machine)
         self._come_back(machine, self.faults.between(0.5, 20))
+
+    def _end(self, machine: Machine) -> None:
+        self.kills += 1
+        self.kill_points.update(self.world.database.store.run_now(kinds_under_way) or ("nothing",))
+        machine.kill()
 
     def _trouble_host(self, host: HostMachine) -> None:
         faults = self.faults
         if faults.strikes("hosts.lose_power"):
-            self.kills += 1
-            host.kill()
+            self._end(host)
             host.hypervisor.lose_power()
             self.history.add("lost power", host.name)
             self._come_back(host, faults.between(20, 200))
         elif faults.strikes("hosts.die") and 3 * sum(other.is_dead for other in self.hosts) < len(self.hosts):
-            self.kills += 1
-            host.kill()
+            self._end(host)
             host.is_dead = True
             self.history.add("died for good", host.name)
         elif faults.strikes("hosts.lose_guest"):
@@ -287,6 +294,7 @@ class Simulation:
             simulated_s=round(self.loop.time(), 3),
             quiet_after_s=round(self.quiet_after_s, 3),
             kills=self.kills,
+            kill_points=dict(sorted(self.kill_points.items())),
             messages_lost=self.world.broker.lost,
             struck=dict(sorted(self.faults.struck.items())),
             requests=len(self.users.accepted.requests),

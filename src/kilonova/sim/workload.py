@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from kilonova.cloud.servers import ServerRequest, Servers
 from kilonova.model.context import RequestContext
 from kilonova.model.errors import CloudError, Unavailable
-from kilonova.model.states import RULES, VMState
+from kilonova.model.states import RULES, TaskState, VMState
 from kilonova.sim.faults import chance_from
 from kilonova.sim.machines import ApiMachine, World
 
@@ -40,7 +40,7 @@ OPERATIONS: Final = (
     Operation("start", 3, "start", lambda servers, ctx, one: servers.start(ctx, one)),
     Operation("reboot", 3, "reboot_soft", lambda servers, ctx, one: servers.reboot(ctx, one, hard=False)),
     Operation("reboot --hard", 2, "reboot_hard", lambda servers, ctx, one: servers.reboot(ctx, one, hard=True)),
-    Operation("delete", 3, "delete", lambda servers, ctx, one: servers.delete(ctx, one)),
+    Operation("delete", 1, "delete", lambda servers, ctx, one: servers.delete(ctx, one)),
 )
 
 FLAVORS: Final = (("small", 1, 1024, 5), ("medium", 2, 4096, 20), ("large", 8, 16384, 80))
@@ -124,18 +124,26 @@ class Users:
                     mine.remove(one)
 
     async def _choose(self, project: str, one: str, chance: random.Random) -> Operation:
-        """Look at the server first, and mostly ask for something that can be done."""
-        state: list[VMState] = []
-
-        async def look(servers: Servers, ctx: RequestContext) -> VMState:
-            return (await servers.get(ctx, one)).server.vm_state
-
-        if chance.random() < 0.9:
-            async for _, vm_state in self._ask(project, f"show {one}", look):
-                state.append(vm_state)
-        fit = [operation for operation in OPERATIONS if not state or state[-1] in RULES[operation.rule].allowed]
+        """Look at the server first, mostly wait until it is at rest, and mostly ask for something that can be done."""
+        fit: list[Operation] = []
+        for _ in range(chance.choice((0, 1, 4, 4, 4))):
+            state = await self._look(project, one)
+            fit = [operation for operation in OPERATIONS if state and state[0] in RULES[operation.rule].allowed]
+            if state and state[1] is None:
+                break
+            await asyncio.sleep(chance.uniform(1, 10))
         fit = fit or list(OPERATIONS)
         return chance.choices(fit, [operation.weight for operation in fit])[0]
+
+    async def _look(self, project: str, one: str) -> tuple[VMState, TaskState | None] | None:
+        async def look(servers: Servers, ctx: RequestContext) -> tuple[VMState, TaskState | None]:
+            server = (await servers.get(ctx, one)).server
+            return server.vm_state, server.task_state
+
+        seen = None
+        async for _, state in self._ask(project, f"show {one}", look):
+            seen = state
+        return seen
 
     async def _create(self, project: str, wish: ServerRequest) -> list[str]:
         made: list[str] = []

@@ -79,6 +79,7 @@ _SERVERS = sa.select(
 ).where(servers.c.deleted_at.is_(None))  # fmt: skip
 _DELETED = sa.select(servers.c.id).where(servers.c.deleted_at.is_not(None))
 _LIVE = sa.select(tasks.c.subject, tasks.c.id, tasks.c.kind).where(tasks.c.outcome.is_(None))
+_KINDS = sa.select(tasks.c.kind).where(tasks.c.outcome.is_(None)).distinct()
 _SUBJECTS = sa.select(task_subjects.c.subject, task_subjects.c.live_task).where(task_subjects.c.live_task.is_not(None))
 _HELD = sa.select(allocations.c.server_id, hosts.c.name, allocations.c.resource_class, allocations.c.used).join(
     hosts, hosts.c.id == allocations.c.host_id, isouter=True
@@ -127,6 +128,11 @@ def books(tx: Tx) -> Books:
         stray_addresses=tuple(f"{row.address} of subnet {row.subnet_id}" for row in tx.execute(_STRAY)),
         with_fault=frozenset(tx.execute(_FAULTS).scalars()),
     )
+
+
+def kinds_under_way(tx: Tx) -> frozenset[str]:
+    """Kinds of tasks that have not ended."""
+    return frozenset(tx.execute(_KINDS).scalars())
 
 
 def _server(row: Any) -> ServerRow:
