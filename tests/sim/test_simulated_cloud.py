@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from kilonova.sim.simulation import Plan, Simulation
+from kilonova.sim.plan import Plan
+from kilonova.sim.simulation import Simulation
 
 
 def test_a_cloud_without_faults_boots_servers() -> None:
@@ -24,7 +25,8 @@ def test_whatever_breaks_all_comes_to_rest_and_agrees(seed: int) -> None:
 
 _RUN = """
 import sys
-from kilonova.sim.simulation import Plan, Simulation
+from kilonova.sim.plan import Plan
+from kilonova.sim.simulation import Simulation
 print(Simulation(Plan(seed=int(sys.argv[1]), hosts=3, servers=6)).run().history_hash)
 """
 

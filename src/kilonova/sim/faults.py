@@ -62,6 +62,18 @@ def kinds_of(names: Collection[str]) -> tuple[str, ...]:
     return tuple(kind for kind in RATES if kind in wanted)
 
 
+def shortest(kinds: Collection[str]) -> str:
+    """Names for these kinds, with commas, as `kinds_of` reads them."""
+    if set(kinds) == set(RATES) or not kinds:
+        return "all" if kinds else "none"
+    names: list[str] = []
+    for group in GROUPS:
+        inside = [kind for kind in RATES if kind.partition(".")[0] == group]
+        chosen = [kind for kind in inside if kind in kinds]
+        names += [group] if chosen == inside else chosen
+    return ",".join(names)
+
+
 def number_from(*parts: object) -> int:
     """A number that depends on nothing but `parts`: the same in every process."""
     text = "/".join(str(part) for part in parts)

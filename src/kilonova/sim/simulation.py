@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import structlog
 
@@ -20,36 +19,18 @@ from kilonova.model.states import VMState
 from kilonova.sim.broker import SimulatedBroker
 from kilonova.sim.clock import BEGIN, SimulatedClock
 from kilonova.sim.database import SimulatedDatabase
-from kilonova.sim.faults import NOTHING, RATES, Faults, LeftOut, chance_from, number_from
+from kilonova.sim.faults import Faults, chance_from, number_from
 from kilonova.sim.history import History
 from kilonova.sim.loop import Life, SimulatedLoop
 from kilonova.sim.machines import ApiMachine, ConductorMachine, HostMachine, Machine, SchedulerMachine, World
+from kilonova.sim.plan import Plan, Result
 from kilonova.sim.transitions import Watch
 from kilonova.sim.workload import FLAVORS, IMAGE_ID, Users
 from kilonova.store.queries import flavors, images, quotas
 from kilonova.store.queries.invariants import Books, books, kinds_under_way
 from kilonova.store.transactions import Tx
 
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to simulate."""
-
-    seed: int
-    hosts: int = 3
-    servers: int = 5
-    faults: tuple[str, ...] = tuple(RATES)
-    """Kinds of faults."""
-    conductors: int = 2
-    schedulers: int = 2
-    apis: int = 2
-    span_s: float = 120.0
-    """Simulated seconds in which users ask and things go wrong; then there is peace, until all is quiet."""
-    left_out: LeftOut = NOTHING
-    """Faults that do not happen."""
-
-
-QUIET_WITHIN_S = 7200.0
+QUIET_WITHIN_S = 3600.0
 """Simulated seconds of peace after which what is not at rest is stuck."""
 
 LOOK_S = 10.0
@@ -57,41 +38,6 @@ LOOK_S = 10.0
 
 SMALL = 12
 """Servers up to which the checker looks after every transaction."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a run showed. Printed as one JSON object."""
-
-    seed: int
-    hosts: int
-    servers: int
-    faults: list[str]
-    events: int
-    """Lines of the history."""
-    steps: int
-    """Callbacks of the event loop."""
-    simulated_s: float
-    quiet_after_s: float
-    """Simulated seconds from the last fault until everything was at rest."""
-    kills: int
-    kill_points: dict[str, int]
-    """Kind of task to the kills that happened while such a one was under way."""
-    messages_lost: int
-    struck: dict[str, int]
-    """Faults by kind."""
-    requests: int
-    servers_created: int
-    servers_active: int
-    servers_deleted: int
-    servers_error: int
-    stuck: int
-    leaked: int
-    doubled: int
-    violations: list[str]
-    """What was found, the first of each kind; empty: all is as promised."""
-    history_hash: str
-    wall_s: float
 
 
 class _Silent:
@@ -293,6 +239,7 @@ class Simulation:
             steps=self.loop.steps,
             simulated_s=round(self.loop.time(), 3),
             quiet_after_s=round(self.quiet_after_s, 3),
+            faults_drawn=self.faults.number,
             kills=self.kills,
             kill_points=dict(sorted(self.kill_points.items())),
             messages_lost=self.world.broker.lost,
