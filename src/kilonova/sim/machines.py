@@ -12,6 +12,7 @@ from pathlib import Path
 from kilonova.base.config import Config
 from kilonova.base.ids import SeededIds
 from kilonova.base.log import bind, set_service
+from kilonova.cloud.answers import Answers
 from kilonova.cloud.parts import Authority, Parts
 from kilonova.cloud.servers import Servers
 from kilonova.compute.agent import ComputeAgent
@@ -168,11 +169,13 @@ class ApiMachine(Machine):
 
     role = "api"
     servers: Servers
+    answers: Answers
 
     async def _run(self, life: Life, process: Process) -> None:
         store = self.world.database.connect(life)
         parts = Parts(store, self.world.policy, process.clock, process.ids, process.calls.bell)
         self.servers = Servers(parts, process.calls.compute)
+        self.answers = Answers(store, process.clock)
 
 
 class HostMachine(Machine):

@@ -27,7 +27,7 @@ from kilonova.sim.plan import Plan, Result
 from kilonova.sim.transitions import Watch
 from kilonova.sim.workload import FLAVORS, IMAGE_ID, Users
 from kilonova.store.queries import flavors, images, quotas
-from kilonova.store.queries.invariants import Books, books, kinds_under_way
+from kilonova.store.queries.invariants import Books, books, kinds_under_way, named_twice
 from kilonova.store.transactions import Tx
 
 QUIET_WITHIN_S = 3600.0
@@ -221,6 +221,10 @@ class Simulation:
             Violation("stuck", "what was deleted is gone, or says why not", server_id, f"{request_id} was accepted")
             for server_id, request_id in accepted.deleted.items()
             if server_id in books.servers and server_id not in books.with_fault
+        ]
+        found += [
+            Violation("doubled", "one key makes one server", name, f"there are {many}")
+            for name, many in self.world.database.store.run_now(named_twice, "once-").items()
         ]
         return found
 

@@ -10,9 +10,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from kilonova.cloud.servers import ServerRequest, Servers
+import msgspec.structs
+
+from kilonova.cloud.servers import Created, ServerRequest, Servers
 from kilonova.model.context import RequestContext
-from kilonova.model.errors import CloudError, Unavailable
+from kilonova.model.errors import CloudError, Repeated, Unavailable
 from kilonova.model.states import RULES, TaskState, VMState
 from kilonova.sim.faults import chance_from
 from kilonova.sim.machines import ApiMachine, World
@@ -54,6 +56,25 @@ ANSWER_S: Final = 60.0
 REPEATS: Final = 4
 
 
+def _ids(created: Created) -> list[str]:
+    return [server.id for server in created.servers]
+
+
+async def _create_once(api: ApiMachine, ctx: RequestContext, wish: ServerRequest) -> list[str]:
+    """Create under an ``Idempotency-Key``, the name, as the API's dispatcher does it."""
+    answers = api.answers
+    once = answers.once(ctx, "POST /servers", wish.name, b"")
+    once.render = lambda created: (202, _ids(created))
+    if known := await answers.find(once):
+        return list(known[1])
+    try:
+        return _ids(await api.servers.create(msgspec.structs.replace(ctx, once=once), wish))
+    except Repeated:  # an earlier one was heard after all
+        known = await answers.find(once, wait=True)
+        assert known is not None
+        return list(known[1])
+
+
 class ConnectionLost(Exception):
     """The API process went away, or its answer did."""
 
@@ -85,6 +106,7 @@ class Users:
         self._left = servers
         self._span_s = span_s
         self._requests = 0
+        self._keys = 0
         self.accepted = Accepted()
         self._users = users
         self._life = world.loop.begin("users")
@@ -106,8 +128,10 @@ class Users:
             if what == "create" and self._left > 0:
                 count = min(self._left, 1 if chance.random() < 0.8 else chance.randint(2, 5))
                 self._left -= count
+                is_keyed = count == 1 and chance.random() < 0.5
+                self._keys += is_keyed
                 wish = ServerRequest(
-                    name=f"server-{number}",
+                    name=f"once-{self._keys}" if is_keyed else f"server-{number}",
                     flavor_id=chance.choices(FLAVORS, (6, 3, 1))[0][0],
                     image_id=IMAGE_ID,
                     min_count=1,
@@ -136,8 +160,8 @@ class Users:
         return chance.choices(fit, [operation.weight for operation in fit])[0]
 
     async def _look(self, project: str, one: str) -> tuple[VMState, TaskState | None] | None:
-        async def look(servers: Servers, ctx: RequestContext) -> tuple[VMState, TaskState | None]:
-            server = (await servers.get(ctx, one)).server
+        async def look(api: ApiMachine, ctx: RequestContext) -> tuple[VMState, TaskState | None]:
+            server = (await api.servers.get(ctx, one)).server
             return server.vm_state, server.task_state
 
         seen = None
@@ -148,25 +172,26 @@ class Users:
     async def _create(self, project: str, wish: ServerRequest) -> list[str]:
         made: list[str] = []
 
-        async def create(servers: Servers, ctx: RequestContext) -> list[str]:
-            created = await servers.create(ctx, wish)
-            return [server.id for server in created.servers]
+        async def create(api: ApiMachine, ctx: RequestContext) -> list[str]:
+            if wish.name.startswith("once-"):
+                return await _create_once(api, ctx, wish)
+            return _ids(await api.servers.create(ctx, wish))
 
         async for request_id, answer in self._ask(project, f"create {wish.flavor_id} x{wish.max_count}", create):
-            made += answer
+            made += [one for one in answer if one not in made]
             self.accepted.created.update(dict.fromkeys(answer, request_id))
         return made
 
     async def _act(self, project: str, operation: Operation, one: str) -> None:
-        async def act(servers: Servers, ctx: RequestContext) -> None:
-            await operation.ask(servers, ctx, one)
+        async def act(api: ApiMachine, ctx: RequestContext) -> None:
+            await operation.ask(api.servers, ctx, one)
 
         async for request_id, _ in self._ask(project, f"{operation.name} {one}", act):
             if operation.name == "delete":
                 self.accepted.deleted[one] = request_id
 
     async def _ask(
-        self, project: str, what: str, work: Callable[[Servers, RequestContext], Awaitable[T]]
+        self, project: str, what: str, work: Callable[[ApiMachine, RequestContext], Awaitable[T]]
     ) -> AsyncGenerator[tuple[str, T], None]:
         """Ask until there is an answer, or no patience. Yields each answer: the same may be asked twice."""
         faults, history = self._world.faults, self._world.history
@@ -195,13 +220,12 @@ class Users:
                     yield request_id, answer
                     break
 
-    async def _once(self, ctx: RequestContext, work: Callable[[Servers, RequestContext], Awaitable[T]]) -> T:
+    async def _once(self, ctx: RequestContext, work: Callable[[ApiMachine, RequestContext], Awaitable[T]]) -> T:
         api = await self._some_api()
         loop, faults = self._world.loop, self._world.faults
         answer: asyncio.Future[T] = loop.create_future()
         life = api.life
         assert life is not None
-        servers = api.servers
 
         def broken() -> None:
             if not answer.done():
@@ -217,7 +241,7 @@ class Users:
                 answer.set_result(done.result())
 
         async def serve() -> T:
-            return await work(servers, ctx)
+            return await work(api, ctx)
 
         life.on_death.append(broken)
         life.start(serve(), name=ctx.request_id).add_done_callback(answered, context=loop.world.context)

@@ -135,6 +135,14 @@ def kinds_under_way(tx: Tx) -> frozenset[str]:
     return frozenset(tx.execute(_KINDS).scalars())
 
 
+def named_twice(tx: Tx, prefix: str) -> dict[str, int]:
+    """Names that begin so and that several servers have or had, and how many."""
+    name = servers.c.name
+    count = sa.func.count()
+    query = sa.select(name, count.label("many")).where(name.startswith(prefix)).group_by(name).having(count > 1)
+    return {row.name: row.many for row in tx.execute(query)}
+
+
 def _server(row: Any) -> ServerRow:
     needs, quota = _wanted(msgspec.json.encode((row.flavor, row.request.get("image_properties", {}))))
     return ServerRow(
