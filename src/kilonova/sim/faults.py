@@ -31,6 +31,7 @@ RATES: Final[Mapping[str, float]] = {
     "driver.fail_after": 0.02,
     "driver.slow": 0.04,
     "driver.hang": 0.005,
+    "driver.goes_on": 0.3,
     "hosts.lose_power": 1 / 4000,
     "hosts.die": 1 / 20000,
     "hosts.lose_guest": 1 / 20000,
@@ -41,7 +42,8 @@ RATES: Final[Mapping[str, float]] = {
 """How often each strikes: per step of a process of that role (of a host's agents, for ``hosts``), per message,
 transaction, call of a driver, machine, request. ``kill.at_write`` and ``kill.at_message`` aim at moments when
 something is under way; ``messages.cut_off`` (per message) keeps a process from the broker for a while, in
-which it lives on; ``database.late`` is per transaction whose caller goes away before it was begun."""
+which it lives on; ``database.late`` is per transaction whose caller goes away before it was begun;
+``driver.goes_on`` is a call that the hypervisor ends even if its agent is killed."""
 
 GROUPS: Final = tuple(dict.fromkeys(kind.partition(".")[0] for kind in RATES))
 """What ``--faults`` can name."""

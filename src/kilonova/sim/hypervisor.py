@@ -1,10 +1,12 @@
 """A simulated host's hypervisor: the fake driver, living outside of its agent's process, with faults at every call."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from kilonova.base.ids import SeededIds
 from kilonova.model.errors import GuestRejected, HypervisorUnavailable
-from kilonova.model.guest import GuestState
+from kilonova.model.guest import GuestSpec, GuestState
 from kilonova.model.states import PowerState
 from kilonova.sim.clock import SimulatedClock
 from kilonova.sim.faults import Faults, number_from
@@ -32,6 +34,8 @@ class SimulatedHypervisor(FakeDriver):
         ids = SeededIds(number_from(seed, "hypervisor", host))
         super().__init__(host, OPTIONS, SimulatedClock(loop), ids)
         self._troubles = faults
+        self._loop = loop
+        self._going_on: dict[asyncio.Task[None], None] = {}
 
     def shown(self) -> dict[str, GuestState]:
         """The guests there are, at once and without faults: for the checker."""
@@ -47,26 +51,46 @@ class SimulatedHypervisor(FakeDriver):
         }
 
     def lose_power(self) -> None:
-        """All guests are off at once; what was half-made stays so."""
+        """All guests are off at once, and nothing goes on; what was half-made stays so."""
+        for task in self._going_on:
+            task.cancel()
+        self._going_on.clear()
         for server_id, guest in list(self._guests.items()):
             if guest.power_state is PowerState.RUNNING:
                 self.lose(server_id, PowerState.SHUTDOWN)
 
+    async def spawn(self, spec: GuestSpec) -> None:
+        await self._do(super().spawn(spec))
+
     async def destroy(self, server_id: str) -> None:
-        await super().destroy(server_id)
+        await self._do(super().destroy(server_id))
         self._fail_after("destroy")
 
     async def power_on(self, server_id: str) -> None:
-        await super().power_on(server_id)
+        await self._do(super().power_on(server_id))
         self._fail_after("power_on")
 
     async def power_off(self, server_id: str, *, grace_s: float = 0.0) -> None:
-        await super().power_off(server_id, grace_s=grace_s)
+        await self._do(super().power_off(server_id, grace_s=grace_s))
         self._fail_after("power_off")
 
     async def reboot(self, server_id: str, *, hard: bool, grace_s: float = 60.0) -> None:
-        await super().reboot(server_id, hard=hard, grace_s=grace_s)
+        await self._do(super().reboot(server_id, hard=hard, grace_s=grace_s))
         self._fail_after("reboot")
+
+    async def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it; sometimes so that it goes on when the agent that asked for it is killed, as libvirt's work does."""
+        if not self._troubles.strikes("driver.goes_on"):
+            return await work
+        task = self._loop.world.start(work, name=f"hypervisor of {self._host}")
+        self._going_on[task] = None
+        task.add_done_callback(lambda _: self._going_on.pop(task, None))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
 
     def _fail_after(self, operation: str) -> None:
         if self._troubles.strikes("driver.fail_after"):

@@ -82,7 +82,7 @@ class Simulation:
         self._watch = Watch()
         self._violations: dict[tuple[str, str], Violation] = {}
         self.users = Users(
-            self.world, self.apis, servers=plan.servers, span_s=plan.span_s, users=max(1, min(20, plan.servers // 4))
+            self.world, self.apis, servers=plan.servers, span_s=plan.span_s, users=max(1, min(100, plan.servers // 4))
         )
 
     def run(self) -> Result:
