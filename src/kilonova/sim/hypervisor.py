@@ -1,0 +1,109 @@
+"""A simulated host's hypervisor: the fake driver, living outside of its agent's process, with faults at every call."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from kilonova.base.ids import SeededIds
+from kilonova.model.errors import GuestRejected, HypervisorUnavailable
+from kilonova.model.guest import GuestSpec, GuestState
+from kilonova.model.states import PowerState
+from kilonova.sim.clock import SimulatedClock
+from kilonova.sim.faults import Faults, number_from
+from kilonova.sim.loop import SimulatedLoop
+from kilonova.virt.fake.driver import FakeDriver
+from kilonova.virt.fake.options import FakeOptions
+
+OPTIONS = FakeOptions(
+    vcpus=16,
+    memory_mib=32768,
+    disk_gib=500,
+    spawn_delay_s=2.0,
+    destroy_delay_s=0.5,
+    power_delay_s=1.0,
+    delay_shape="exponential",
+    keep_guests=False,
+)
+"""What simulated hosts are like: some thirty small servers fit."""
+
+
+class SimulatedHypervisor(FakeDriver):
+    """One host's. The agent's next life finds the guests that the last one left, half-made ones among them."""
+
+    def __init__(self, host: str, loop: SimulatedLoop, faults: Faults, *, seed: int) -> None:
+        ids = SeededIds(number_from(seed, "hypervisor", host))
+        super().__init__(host, OPTIONS, SimulatedClock(loop), ids)
+        self._troubles = faults
+        self._loop = loop
+        self._going_on: dict[asyncio.Task[None], None] = {}
+
+    def shown(self) -> dict[str, GuestState]:
+        """The guests there are, at once and without faults: for the checker."""
+        return {
+            server_id: GuestState(
+                server_id=server_id,
+                power_state=guest.power_state,
+                vcpus=guest.vcpus,
+                memory_mib=guest.memory_mib,
+                root_gib=guest.root_gib,
+            )
+            for server_id, guest in self._guests.items()
+        }
+
+    def lose_power(self) -> None:
+        """All guests are off at once, and nothing goes on; what was half-made stays so."""
+        for task in self._going_on:
+            task.cancel()
+        self._going_on.clear()
+        for server_id, guest in list(self._guests.items()):
+            if guest.power_state is PowerState.RUNNING:
+                self.lose(server_id, PowerState.SHUTDOWN)
+
+    async def spawn(self, spec: GuestSpec) -> None:
+        await self._do(super().spawn(spec))
+
+    async def destroy(self, server_id: str) -> None:
+        await self._do(super().destroy(server_id))
+        self._fail_after("destroy")
+
+    async def power_on(self, server_id: str) -> None:
+        await self._do(super().power_on(server_id))
+        self._fail_after("power_on")
+
+    async def power_off(self, server_id: str, *, grace_s: float = 0.0) -> None:
+        await self._do(super().power_off(server_id, grace_s=grace_s))
+        self._fail_after("power_off")
+
+    async def reboot(self, server_id: str, *, hard: bool, grace_s: float = 60.0) -> None:
+        await self._do(super().reboot(server_id, hard=hard, grace_s=grace_s))
+        self._fail_after("reboot")
+
+    async def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it; sometimes so that it goes on when the agent that asked for it is killed, as libvirt's work does."""
+        if not self._troubles.strikes("driver.goes_on"):
+            return await work
+        task = self._loop.world.start(work, name=f"hypervisor of {self._host}")
+        self._going_on[task] = None
+        task.add_done_callback(lambda _: self._going_on.pop(task, None))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+
+    def _fail_after(self, operation: str) -> None:
+        if self._troubles.strikes("driver.fail_after"):
+            raise HypervisorUnavailable(f"{operation} was done, but the hypervisor's answer was lost.")
+
+    async def _meet(self, operation: str, delay_s: float, failures: float) -> None:
+        faults = self._troubles
+        if faults.strikes("driver.slow"):
+            await asyncio.sleep(faults.between(5, 300))
+        if faults.strikes("driver.hang"):
+            await asyncio.sleep(faults.between(100, 1200))
+        await super()._meet(operation, delay_s, failures)
+        if faults.strikes("driver.fail"):
+            if operation == "spawn" and faults.one_of(2):
+                raise GuestRejected("The hypervisor refuses this guest: it was made so.")
+            raise HypervisorUnavailable(f"The hypervisor does not answer to {operation}: it was made so.")
