@@ -21,6 +21,7 @@ from kilonova.virt.driver import VirtDriver
 from kilonova.virt.libvirt.daemons import Daemons
 from kilonova.virt.libvirt.domain_xml import domain_xml
 from kilonova.virt.libvirt.driver import LibvirtDriver, LibvirtOptions
+from kilonova.virt.libvirt.host_pci import SYSFS, device_specs
 
 pytestmark = pytest.mark.real
 
@@ -131,6 +132,16 @@ class TestLibvirtDriver(DriverContract):
         await driver.power_off(spec.server_id, grace_s=60)
         assert SystemClock().monotonic() - began < 55, "it heard the power button"
         assert (await driver.list_guests())[spec.server_id].power_state is PowerState.SHUTDOWN
+
+    async def test_the_report_names_the_devices_that_guests_may_have(self, driver: VirtDriver) -> None:
+        assert isinstance(driver, LibvirtDriver)
+        assert (await driver.report()).pci == ()
+        driver._devices = device_specs('{"address": "*", "Tag": "yes"}')
+        found = (await driver.report()).pci
+        if not SYSFS.is_dir():
+            pytest.skip("this machine has no PCI bus")
+        assert {device.address for device in found} <= {path.name for path in SYSFS.iterdir()}
+        assert all(device.tags == {"Tag": "yes"} for device in found)
 
     async def test_a_guest_with_a_cpu_of_its_own_runs_on_that_one_alone(self, driver: VirtDriver, world: World) -> None:
         assert isinstance(driver, LibvirtDriver)

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +31,10 @@ from kilonova.model.guest import GuestSpec, GuestState
 from kilonova.model.host import HostReport
 from kilonova.model.states import PowerState
 from kilonova.virt.driver import ConsoleLog, ImageSource, ImageUse, Remains, VirtDriver, capabilities
-from kilonova.virt.libvirt import config_drive, host_xml, kvm_probe
+from kilonova.virt.libvirt import config_drive, host_pci, host_xml, kvm_probe
 from kilonova.virt.libvirt.daemons import Daemons
 from kilonova.virt.libvirt.domain_xml import NAMESPACE, Machine, domain_xml
+from kilonova.virt.libvirt.host_pci import DeviceSpec
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -101,12 +102,15 @@ class LibvirtDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
         clock: Clock,
         *,
         owner: str,
+        devices: Sequence[DeviceSpec] = (),
     ) -> None:
         """
         Args:
             directory: this host's own, below the state directory.
             owner: a uuid that marks this host's domains.
+            devices: PCI devices that guests may have.
         """
+        self._devices = devices
         self._host = host
         self._directory = directory
         self._instances = directory / "instances"
@@ -208,6 +212,7 @@ class LibvirtDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
             uptime=_uptime(),
             roles=tuple(sorted(capabilities(self))),
             numa=host_xml.numa_cells(capable),
+            pci=await self._in_thread(lambda: host_pci.devices(self._devices)),
         )
 
     async def list_guests(self) -> Mapping[str, GuestState]:
