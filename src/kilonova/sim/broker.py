@@ -27,6 +27,8 @@ class SimulatedBroker:
         self.faults = faults
         self.queues = MemoryBroker(SimulatedClock(loop))
         self.lost = 0
+        self.agents: frozenset[str] = frozenset()
+        """Processes that are agents of hosts."""
         self.cut_off: dict[str, float] = {}
         """Process to the time until which no message reaches it, and none of its own reaches anybody."""
         self.doom: Callable[[Life, float], None] = _nothing
@@ -104,12 +106,13 @@ class SimulatedTransport:
 
     async def consume(self, address: Address, deliver: Deliver, *, prefetch: int) -> Consumer:
         context, life, broker = self._life.context, self._life, self._broker
+        kill = "kill.at_command" if life.machine in broker.agents else "kill.at_message"
 
         def take(delivery: Delivery) -> None:
             if (way := broker.cut_for(life)) > 0:
                 broker.loop.later(way + broker.faults.latency(), take, delivery)
                 return
-            if broker.faults.strikes("kill.at_message"):
+            if broker.faults.strikes(kill):
                 # At once, while it answers, or in the middle of longer work.
                 broker.doom(life, broker.faults.between(0, (0.002, 0.02, 4)[broker.faults.one_of(3)]))
             if not life.is_over:

@@ -1,5 +1,6 @@
 """Many seeds, one after the other or in several processes, and what they showed together."""
 
+import gc
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from kilonova.sim.simulation import Simulation
 
 def run_plan(plan: Plan) -> Result:
     """One run, with nobody watching."""
+    # Most of what is made lives long: looking for cycles more often only takes time.
+    gc.set_threshold(200_000, 20, 100)
     return Simulation(plan).run()
 
 

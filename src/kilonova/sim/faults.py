@@ -18,6 +18,7 @@ RATES: Final[Mapping[str, float]] = {
     "kill.compute": 1 / 150,
     "kill.at_write": 1 / 60,
     "kill.at_message": 1 / 100,
+    "kill.at_command": 1 / 100,
     "messages.lose": 0.01,
     "messages.double": 0.02,
     "messages.delay": 0.02,
@@ -40,10 +41,14 @@ RATES: Final[Mapping[str, float]] = {
     "users.repeat": 0.05,
 }
 """How often each strikes: per step of a process of that role (of a host's agents, for ``hosts``), per message,
-transaction, call of a driver, machine, request. ``kill.at_write`` and ``kill.at_message`` aim at moments when
-something is under way; ``messages.cut_off`` (per message) keeps a process from the broker for a while, in
-which it lives on; ``database.late`` is per transaction whose caller goes away before it was begun;
-``driver.goes_on`` is a call that the hypervisor ends even if its agent is killed."""
+transaction, call of a driver, machine, request. ``kill.at_write``, ``kill.at_message`` and, for agents,
+``kill.at_command`` aim at moments when something is under way; ``messages.cut_off`` (per message) keeps a process from
+the broker for a while, in which it lives on; ``database.late`` is per transaction whose caller goes away before it was
+begun; ``driver.goes_on`` is a call that the hypervisor ends even if its agent is killed."""
+
+PER_LOAD: Final = frozenset({"kill.conductor", "kill.scheduler", "kill.api", "kill.at_write", "kill.at_message"})
+"""Kinds whose occasions grow with the whole cloud: services that many servers share would never live long enough to
+get anything done."""
 
 GROUPS: Final = tuple(dict.fromkeys(kind.partition(".")[0] for kind in RATES))
 """What ``--faults`` can name."""
@@ -132,10 +137,11 @@ NOTHING: Final = LeftOut()
 class Faults:
     """Decides, each time that something could go wrong, whether it does."""
 
-    def __init__(self, seed: int, kinds: Collection[str], *, left_out: LeftOut = NOTHING) -> None:
+    def __init__(self, seed: int, kinds: Collection[str], *, left_out: LeftOut = NOTHING, load: float = 1.0) -> None:
         """
         Args:
             kinds: of `RATES`; others never strike.
+            load: of the shared services, compared to a small cloud's: those `PER_LOAD` are as much rarer.
             left_out: faults that do not happen, for making a failing run smaller.
         """
         self.is_on = False
@@ -143,7 +149,7 @@ class Faults:
         self.number = 0
         """Faults so far, those left out included."""
         self._left_out = left_out
-        self._rates = {kind: RATES[kind] for kind in kinds}
+        self._rates = {kind: RATES[kind] / (load if kind in PER_LOAD else 1.0) for kind in kinds}
         self._chance = {kind: chance_from(seed, "fault", kind) for kind in RATES}
         self._sizes = chance_from(seed, "sizes")
 

@@ -101,7 +101,7 @@ class SimulatedHypervisor(FakeDriver):
         if faults.strikes("driver.slow"):
             await asyncio.sleep(faults.between(5, 300))
         if faults.strikes("driver.hang"):
-            await asyncio.sleep(faults.between(100, 1200))
+            await asyncio.sleep(faults.between(100, 700))
         await super()._meet(operation, delay_s, failures)
         if faults.strikes("driver.fail"):
             if operation == "spawn" and faults.one_of(2):

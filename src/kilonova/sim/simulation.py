@@ -52,7 +52,7 @@ class Simulation:
         self.plan = plan
         seed = plan.seed
         self.loop = SimulatedLoop(chance_from(seed, "order"))
-        self.faults = Faults(seed, plan.faults, left_out=plan.left_out)
+        self.faults = Faults(seed, plan.faults, left_out=plan.left_out, load=max(1.0, plan.servers / (4 * SMALL)))
         self.history = History(self.loop, show=show)
         database = SimulatedDatabase(self.loop, self.faults, self.history)
         self.clock = clock = SimulatedClock(self.loop)
@@ -74,6 +74,7 @@ class Simulation:
         self.faults.is_on = False
         self.machines: list[Machine] = [*self.conductors, *self.schedulers, *self.apis, *self.hosts]
         self.world.database.doom = self.world.broker.doom = self._doom
+        self.world.broker.agents = frozenset(host.name for host in self.hosts)
         self._machine_of = {machine.name: machine for machine in self.machines}
         self.kills = 0
         self.kill_points: Counter[str] = Counter()
