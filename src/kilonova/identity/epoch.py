@@ -3,7 +3,7 @@
 Each transaction that revokes a token, disables or deletes something, changes a password, a role or a membership also
 adds one to a number in the database (`store.queries.identity.changed`). A process may believe what it remembers of a
 token as long as that number is the one it was read under; so each authenticated request reads the number, and
-nothing else. That read is one row by its key. Requests that come while one is under way wait for the next and share
+nothing else. That read is one row by its key (`Store.glance`). Requests that come while one is under way wait for the next and share
 it: there is never more than one under way in a process, however many requests there are.
 
 Chosen over a fan-out message, which is faster by that one read, but can be lost with the broker, and then leaves a
@@ -22,7 +22,7 @@ class Epoch:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._running: asyncio.Task[int] | None = None
+        self._under_way: asyncio.Future[None] | None = None
         self._next: asyncio.Task[int] | None = None
         self.reads = 0
         """How often it was read so far."""
@@ -34,17 +34,23 @@ class Epoch:
             Unavailable: the database does not answer.
         """
         if self._next is None:
-            # One that is under way may have read already, so its answer is too old for who comes now.
-            self._next = asyncio.create_task(self._read(self._running), name="identity epoch")
+            if self._under_way is None:
+                return await self._read()
+            # That one may have read already: its answer is too old for who comes now.
+            self._next = asyncio.create_task(self._read_after(self._under_way), name="identity epoch")
         # Who gives up must not take the answer from the others.
         return await asyncio.shield(self._next)
 
-    async def _read(self, before: asyncio.Task[int] | None) -> int:
-        if before is not None:
-            await asyncio.wait([before])
-        self._running, self._next = self._next, None
+    async def _read_after(self, before: asyncio.Future[None]) -> int:
+        await before
+        self._next = None
+        return await self._read()
+
+    async def _read(self) -> int:
+        self._under_way = done = asyncio.get_running_loop().create_future()
+        self.reads += 1
         try:
-            self.reads += 1
-            return await self._store.read(rows.epoch)
+            return await self._store.glance(rows.epoch)
         finally:
-            self._running = None
+            self._under_way = None
+            done.set_result(None)
