@@ -1,5 +1,6 @@
 """Networks, subnets and ports."""
 
+import hashlib
 from datetime import datetime
 from typing import Any
 
@@ -82,3 +83,9 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     def tap(self) -> str:
         """Its device on a host."""
         return "kn" + self.id.replace("-", "")[:11]
+
+
+def mac_from(seed: str, attempt: int = 0) -> str:
+    """A card's address made from an id: the same for the same id, another for a further `attempt`."""
+    tail = hashlib.sha256(f"{seed}/{attempt}".encode()).digest()[:3]
+    return f"fa:16:3e:{tail[0]:02x}:{tail[1]:02x}:{tail[2]:02x}"

@@ -1,6 +1,6 @@
 """How the rest of the cloud talks to the network agent of a host.
 
-1.0  plug, unplug
+1.0  plug, unplug, refresh
 """
 
 from typing import ClassVar, Protocol
@@ -10,7 +10,7 @@ from kilonova.rpc.client import Target
 
 
 class NetworkAPI(Protocol):
-    """Commands of one host's network agent. Both are idempotent.
+    """Commands of one host's network agent. All are idempotent.
 
     Raises `NetworkFailed` where a bridge, a rule or an address server cannot be made.
     """
@@ -27,6 +27,10 @@ class NetworkAPI(Protocol):
         """After it: nothing of the server's ports remains; a bridge without ports is gone with its address server."""
         ...
 
+    async def refresh(self) -> None:
+        """Ask the conductor what belongs here, and make it so. Only a hint: the agent does it by the clock, too."""
+        ...
+
 
 class NetworkClient(NetworkAPI):
     """Sends to ``network.<host>``."""
@@ -39,3 +43,6 @@ class NetworkClient(NetworkAPI):
 
     async def unplug(self, server_id: str, *, epoch: int) -> None:
         await self._target.call("unplug", server_id=server_id, epoch=epoch, deadline_s=60)
+
+    async def refresh(self) -> None:
+        await self._target.cast("refresh")
