@@ -18,6 +18,7 @@ from kilonova.launch.state import StateDir
 from kilonova.model.epochs import Epochs
 from kilonova.network.agent import NetworkAgent
 from kilonova.network.fake import FakeNetworkAgent
+from kilonova.network.options import NetworkAgentOptions
 from kilonova.rpc.client import RpcClient
 from kilonova.rpc.server import RpcServer
 from kilonova.rpc.transports.base import Transport
@@ -148,5 +149,7 @@ def _libvirt_parts(around: Surroundings, host: str, conductor: ConductorAPI) -> 
         table=f"kilonova_{owner[:8]}",
         api_url=around.api_url,
         secret=around.metadata_secret,
+        clock=around.clock,
+        options=around.config.get(NetworkAgentOptions),
     )
     return driver, network, driver.stop_daemons

@@ -7,7 +7,6 @@ gateway whenever a port comes or goes.
 
 import contextlib
 import json
-from collections.abc import Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ async def ensure(plan: NetworkPlan, mark: str) -> bool:
         todo.append(f"link set dev {name} mtu {plan.mtu}")
     if state is None or state.get("ifalias") != mark:
         todo.append(f"link set dev {name} alias {mark}")
-    have = _addresses(state)
+    have = await _addresses(name) if state is not None else []
     wanted = host_addresses(plan)
     todo += [f"address del {address} dev {name}" for address in have if address not in wanted]
     todo += [f"address add {address} dev {name}" for address in wanted if address not in have]
@@ -72,14 +71,14 @@ def host_addresses(plan: NetworkPlan) -> list[str]:
 
 
 async def _show(name: str) -> dict[str, Any] | None:
-    status, out, _ = await attempt("ip", "-json", "address", "show", "dev", name)
+    status, out, _ = await attempt("ip", "-json", "link", "show", "dev", name)
     shown: list[dict[str, Any]] = json.loads(out or "[]") if status == 0 else []
     return shown[0] if shown else None
 
 
-def _addresses(state: Mapping[str, Any] | None) -> list[str]:
-    infos = state.get("addr_info", ()) if state is not None else ()
-    return [f"{info['local']}/{info['prefixlen']}" for info in infos if info.get("family") == "inet"]
+async def _addresses(name: str) -> list[str]:
+    shown: list[dict[str, Any]] = json.loads(await run("ip", "-json", "-4", "address", "show", "dev", name) or "[]")
+    return [f"{info['local']}/{info['prefixlen']}" for link in shown for info in link.get("addr_info", ())]
 
 
 def allow_forwarding() -> None:

@@ -71,14 +71,14 @@ class AddressServer:
 
     async def stop(self) -> None:
         """The server runs no more. Not running is not an error."""
+        pid = self.pid()
         for sign in (signal.SIGTERM, signal.SIGKILL):
-            pid = self.pid()
-            if pid is None:
+            if pid is None or not _lives(pid):
                 break
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
             end = self._clock.monotonic() + _ENDS_S
-            while self.pid() is not None and self._clock.monotonic() < end:
+            while _lives(pid) and self._clock.monotonic() < end:
                 await self._clock.sleep(0.005)
         with contextlib.suppress(FileNotFoundError):
             (self._directory / "pid").unlink()
@@ -119,6 +119,14 @@ class AddressServer:
         draft.chmod(0o644)
         draft.replace(path)
         return True
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process still holds its sockets. One that is ending does, though its command line is gone already."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return False
 
 
 # ---- files, pure ---------------------------------------------------------------------------------------------

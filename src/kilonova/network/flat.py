@@ -41,6 +41,7 @@ class Flat(NetworkDriver):
         self._options = options
         self._lock = asyncio.Lock()
         self._proxies: dict[str, MetadataProxy] = {}
+        self._drop_unknown = False
 
     # ---- the driver's interface --------------------------------------------------------------------------------
 
@@ -48,15 +49,15 @@ class Flat(NetworkDriver):
         for port in self._options.host_ports_for_guests:
             if port != "*" and not (port.isdigit() and 0 < int(port) < 65536):
                 raise NetworkFailed(f"[network_agent] host_ports_for_guests: '{port}' is neither a port nor '*'.")
+        self._drop_unknown = await nftables.knows_bridges()
         self._carried.load()
         await self._whole(self._restore)
 
     async def close(self, *, remove: bool = False) -> None:
         if remove:
             await self._whole(lambda: self._become((), ()))
-        for proxy in self._proxies.values():
-            await proxy.close()
-        self._proxies.clear()
+        proxies, self._proxies = self._proxies, {}
+        await asyncio.gather(*(proxy.close() for proxy in proxies.values()))
 
     async def plug(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
         async def work() -> None:
@@ -168,6 +169,7 @@ class Flat(NetworkDriver):
             masquerade=self._options.masquerade,
             host_ports=self._options.host_ports_for_guests,
             proxies={network_id: (proxy.address, proxy.port) for network_id, proxy in self._proxies.items()},
+            drop_unknown=self._drop_unknown,
         )
 
     # ---- looking after what there is --------------------------------------------------------------------------------

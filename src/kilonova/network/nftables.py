@@ -8,8 +8,9 @@ with half of them.
 Against spoofing (bridge family, where frames enter a bridge from a port): rules are found by the name of the tap, so
 they stand before the tap exists. A guest may send frames from its own card's address alone; ARP and IPv4 from its
 fixed addresses and allowed pairs, and DHCP requests from 0.0.0.0. It may not answer DHCP. All else is dropped: IPv6,
-too, because no subnet has any and link-local addresses would pass between tenants, and so are VLAN tags. A frame
-from a port that no rule knows is dropped, so a lost rule cuts a guest off and never sets it free.
+too, because no subnet has any and link-local addresses would pass between tenants, and so are VLAN tags. Where the
+kernel can tell the bridge of a frame, one from a port that no rule knows is dropped, so that a mistake of ours cuts
+a guest off and never sets it free.
 
 Guests of different projects on one shared flat network see each other, as on any Ethernet; guests of different
 networks do not: the host does not route between its bridges.
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, collapse_addresses
 
 from kilonova.model.network_plans import NetworkPlan, PortPlan
-from kilonova.network.commands import run
+from kilonova.network.commands import attempt, run
 
 METADATA = "169.254.169.254"
 
@@ -38,6 +39,8 @@ class Wants:
     """TCP ports of this host that guests may reach; ``*``: all of the host."""
     proxies: Mapping[str, tuple[str, int]]
     """Network id to address and port of its metadata proxy."""
+    drop_unknown: bool = False
+    """Whether the kernel can tell a frame's bridge (`knows_bridges`), so that frames from unknown ports are dropped."""
 
 
 async def apply(wants: Wants, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
@@ -55,6 +58,13 @@ async def missing(table: str) -> bool:
     return not {f"table bridge {table}", f"table ip {table}"} <= {line.strip() for line in shown.splitlines()}
 
 
+async def knows_bridges() -> bool:
+    """Whether this kernel can tell by rule which bridge a frame has entered (CONFIG_NFT_BRIDGE_META)."""
+    probe = 'table bridge kilonova_probe {\n  chain probe {\n    meta ibrname "kb" drop\n  }\n}\n'
+    status, _, _ = await attempt("nft", "--check", "-f", "-", stdin=probe)
+    return status == 0
+
+
 def ruleset(wants: Wants, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> str:
     """The whole transaction."""
     lines: list[str] = []
@@ -62,7 +72,7 @@ def ruleset(wants: Wants, networks: Sequence[NetworkPlan], ports: Sequence[PortP
         # Naming a table makes it, so that deleting it never fails.
         lines += [f"table {family} {wants.table}", f"delete table {family} {wants.table}"]
     if networks:
-        lines += _against_spoofing(wants.table, networks, ports)
+        lines += _against_spoofing(wants, networks, ports)
         lines += _host_side(wants, networks)
     return "\n".join(lines) + "\n"
 
@@ -70,15 +80,16 @@ def ruleset(wants: Wants, networks: Sequence[NetworkPlan], ports: Sequence[PortP
 # ---- against spoofing ----------------------------------------------------------------------------------------
 
 
-def _against_spoofing(table: str, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> list[str]:
-    lines = [f"table bridge {table} {{"]
+def _against_spoofing(wants: Wants, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> list[str]:
+    lines = [f"table bridge {wants.table} {{"]
     for port in ports:
         lines += [f"  chain {port.nic.tap} {{", *(f"    {rule}" for rule in _port_rules(port)), "  }"]
     lines += ["  chain from_guests {", "    type filter hook prerouting priority -250; policy accept;"]
     if ports:
         verdicts = ", ".join(f'"{port.nic.tap}" : goto {port.nic.tap}' for port in ports)
         lines.append(f"    iifname vmap {{ {verdicts} }}")
-    lines.append(f"    meta ibrname {_names(networks)} drop")
+    if wants.drop_unknown:
+        lines.append(f"    meta ibrname {_names(networks)} drop")
     return [*lines, "  }", "}"]
 
 
