@@ -91,6 +91,8 @@ bench: test-packages setup
 	@$(BIN)/python bench/cloud.py --json build/bench/cloud.json
 	@$(BIN)/python bench/rpc.py --json build/bench/rpc.json
 	@$(BIN)/kilonova bench scheduler --json build/bench/scheduler.json
+	@$(BIN)/python bench/claims.py --json build/bench/claims.json
+	@$(BIN)/python bench/chaos.py --json build/bench/chaos.json
 	@$(BIN)/python bench/services.py --json build/bench/services.json
 
 # --- Checking it -----------------------------------------------------------------------------------------

@@ -47,6 +47,10 @@ max_instances_per_host = 100000
 """
 
 
+JOIN_S = 900.0
+"""How long a fleet may take to join: each host is two services with a few queues each, made one after the other."""
+
+
 @contextlib.contextmanager
 def deployment(kind: type[DatabaseServer], root: Path, *, config: str = "") -> Iterator[Deployment]:
     """A cloud on RabbitMQ and a database, without processes yet."""
@@ -128,21 +132,25 @@ def heartbeats(agents: int, seconds: float) -> dict[str, Any]:
     """`agents` simulated hosts with default intervals over RabbitMQ: what one control process uses."""
     with tempfile.TemporaryDirectory() as directory, deployment(PostgreSQL, Path(directory)) as cloud:
         cloud.start("ctl", "api", "conductor", "scheduler")
+        began = time.perf_counter()
         per_process = 500
         for number in range(-(-agents // per_process)):
             count = min(per_process, agents - number * per_process)
             more = f"[compute]\nsimulated_hosts = {count}"
             cloud.start(f"sim{number}", "compute", "network", wait=False, config=more)
         for service in cloud.services.values():
-            service.until_up()
-        cloud.wait_for_hosts(agents, timeout_s=120)
+            service.until_up(JOIN_S)
+        cloud.wait_for_hosts(agents, timeout_s=JOIN_S)
+        joined_s = time.perf_counter() - began
         control = cloud.services["ctl-api-conductor-scheduler"].process.pid
         before, began = cpu_s(control), time.perf_counter()
         time.sleep(seconds)
         used, took = cpu_s(control) - before, time.perf_counter() - began
         return {
             "agents": agents,
+            "joined_in_s": round(joined_s),
             "control_cpu_percent": round(used / took * 100, 1),
+            "messages_per_s": round(agents / 10 * 2, 1),
             "heartbeats_per_s": round(agents / 10, 1),
             "cpu_us_per_heartbeat": round(used / took / (agents / 10) * 1e6),
         }

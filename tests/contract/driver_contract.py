@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from kilonova.model.errors import CloudError, GuestNotFound, ImageUnusable, InsufficientResources
+from kilonova.model.errors import CloudError, GuestNotFound, GuestRejected, ImageUnusable, InsufficientResources
 from kilonova.model.guest import GuestSpec, GuestState, ImageRef
 from kilonova.model.states import PowerState
 from kilonova.virt.driver import ConsoleLog, ImageUse, Remains, VirtDriver, capabilities
@@ -364,7 +364,7 @@ class DriverContract:
         try:
             await driver.spawn(spec)
         except CloudError as error:
-            assert isinstance(error, ImageUnusable)
+            assert isinstance(error, ImageUnusable | GuestRejected)
             assert await _remains(driver) == []
 
 

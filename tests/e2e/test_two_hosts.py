@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tests.e2e.conftest import CLIENT, GUEST_IMAGE
 from tests.support.brokers import RabbitMQ
-from tests.support.databases import PostgreSQL, running
+from tests.support.databases import MariaDB, PostgreSQL, running
 from tests.support.deployment import Deployment
 from tests.support.machines import Machine, Machines
 from tests.support.remains import Remains
@@ -31,8 +31,8 @@ def machines() -> Iterator[Machines]:
     made.remove()
 
 
-@pytest.fixture
-def cloud(tmp_path: Path, machines: Machines) -> Iterator[Deployment]:
+@pytest.fixture(params=[PostgreSQL, MariaDB])
+def cloud(request: pytest.FixtureRequest, tmp_path: Path, machines: Machines) -> Iterator[Deployment]:
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents:  # QEMU runs as a user of its own and must be able to pass
         if str(parent).startswith("/tmp/"):
@@ -43,13 +43,12 @@ def cloud(tmp_path: Path, machines: Machines) -> Iterator[Deployment]:
     deployment = None
     stack = contextlib.ExitStack()
     try:
-        database = stack.enter_context(running(PostgreSQL))
+        database = stack.enter_context(running(request.param))
         database.create("cloud")
         broker.start()
-        url = f"postgresql+psycopg://kilonova:{database.password}@/cloud?host={database.root}&port={database.port}"
         deployment = Deployment(
             tmp_path / "cloud",
-            database=url,
+            database=database.socket_url("cloud"),
             transport=broker.url(),
             enter={"ctl": ctl.enter, "one": machines["one"].enter, "two": machines["two"].enter},
             config="[compute]\nvirt = libvirt\nreport_interval = 2\n[network]\nflat_interface = eth1\n"

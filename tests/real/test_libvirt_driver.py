@@ -1,22 +1,25 @@
 """The libvirt driver passes the contract on real QEMU guests, and sees nobody else's domains."""
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import libvirt_qemu
 import pytest
+from tests.contract.driver_contract import DriverContract, World
 from tests.support.remains import Remains
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
-from kilonova.model.guest import GuestSpec, ImageRef
+from kilonova.model.guest import CellPlan, GuestSpec, ImageRef
 from kilonova.model.states import PowerState
 from kilonova.virt.driver import VirtDriver
+from kilonova.virt.libvirt.daemons import Daemons
+from kilonova.virt.libvirt.domain_xml import domain_xml
 from kilonova.virt.libvirt.driver import LibvirtDriver, LibvirtOptions
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
-from driver_contract import DriverContract
 
 pytestmark = pytest.mark.real
 
@@ -30,48 +33,72 @@ class LocalImage:
         return image.url
 
 
-@pytest.fixture
-def spec() -> GuestSpec:
-    image = ImageRef(id="i", disk_format="qcow2", size=1, hash_value="", url=str(GUEST_IMAGE.resolve()))
-    return GuestSpec(
-        server_id=SystemIds().uuid(),
-        name="instance-0000002a",
-        project_id="p",
-        hostname="h",
-        vcpus=1,
-        memory_mib=128,
-        root_gib=1,
-        image=image,
-        meta_data={"uuid": "x"},
-    )
+class LibvirtWorld(World):
+    console_text = "READY"
+    cancel_after_s = (0, 0.05, 0.4)
+    kill_after = ("directory", "disk", "defined")
+    memory_mib = 128
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.owner = SystemIds().uuid()
+        self.drivers: list[LibvirtDriver] = []
+
+    async def driver(self) -> LibvirtDriver:
+        driver = LibvirtDriver(
+            "h1", self.directory, LibvirtOptions(virt_type="qemu"), LocalImage(), SystemClock(), owner=self.owner
+        )
+        await driver.start()
+        self.drivers.append(driver)
+        return driver
+
+    def image(self) -> ImageRef:
+        image_id = "00000000-0000-4000-8000-000000000007"
+        return ImageRef(id=image_id, disk_format="qcow2", size=1, hash_value="", url=str(GUEST_IMAGE.resolve()))
+
+    async def half_make(self, driver: VirtDriver, spec: GuestSpec, step: str) -> None:
+        assert isinstance(driver, LibvirtDriver)
+        directory = self.directory / "instances" / spec.server_id
+        if step == "directory":
+            directory.mkdir()
+            (directory / "disk.new").write_bytes(b"half an overlay")
+            return
+        await driver._make_disks(spec)
+        if step == "defined":
+            xml = domain_xml(spec, directory, driver._machine)
+            await driver._call(lambda connection: connection.defineXML(xml))
+
+    async def clear(self) -> None:
+        """End of a test: no guest stays, the daemons do."""
+        driver = await self.driver()
+        for server_id in await driver.list_guests():
+            await driver.destroy(server_id)
+        for one in self.drivers:
+            await one.close()
+        self.drivers.clear()
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LibvirtWorld]:
+    """One host, whose daemons serve all tests."""
+    directory = tmp_path_factory.mktemp("host")
+    for path in (directory, *directory.parents):
+        if str(path).startswith("/tmp/"):
+            path.chmod(0o755)
+    remains = Remains(directory)
+    world = LibvirtWorld(directory)
+    yield world
+    Daemons(directory / "libvirt", world.owner).stop()
+    remains.remove_all()
 
 
 class TestLibvirtDriver(DriverContract):
     @pytest.fixture
-    async def driver(self, tmp_path: Path) -> AsyncIterator[VirtDriver]:
-        for directory in (tmp_path, *tmp_path.parents):
-            if str(directory).startswith("/tmp/"):
-                directory.chmod(0o755)
-        remains = Remains(tmp_path)
-        driver = LibvirtDriver("h1", tmp_path, LibvirtOptions(), LocalImage(), SystemClock(), owner=SystemIds().uuid())
-        await driver.start()
-        yield driver
-        for server_id in await driver.list_guests():
-            await driver.destroy(server_id)
-        await driver.stop_daemons()
-        await driver.close()
-        remains.remove_all()
+    async def world(self, host: LibvirtWorld) -> AsyncIterator[LibvirtWorld]:
+        yield host
+        await host.clear()
 
-    async def test_remains_of_a_crash_are_listed_and_can_be_destroyed(
-        self, driver: VirtDriver, spec: GuestSpec
-    ) -> None:
-        assert isinstance(driver, LibvirtDriver)
-        (driver._instances / spec.server_id).mkdir()
-        assert (await driver.list_guests())[spec.server_id].power_state is PowerState.NOSTATE
-        await driver.destroy(spec.server_id)
-        assert await driver.remains() == []
-
-    async def test_domains_of_others_are_not_seen_and_not_touched(self, driver: VirtDriver, spec: GuestSpec) -> None:
+    async def test_domains_of_others_are_not_seen_and_not_touched(self, driver: VirtDriver) -> None:
         assert isinstance(driver, LibvirtDriver)
         other = SystemIds().uuid()
         system = "<os><type>hvm</type></os>"
@@ -84,9 +111,10 @@ class TestLibvirtDriver(DriverContract):
         await driver._call(lambda connection: connection.lookupByName("other").undefine())
 
     async def test_a_guest_boots_writes_its_log_and_shuts_down_when_asked(
-        self, driver: VirtDriver, spec: GuestSpec
+        self, driver: VirtDriver, world: World
     ) -> None:
         assert isinstance(driver, LibvirtDriver)
+        spec = world.spec()
         await driver.spawn(spec)
         async with asyncio.timeout(60):
             while b"READY" not in await driver.console_log(spec.server_id, max_bytes=100_000):
@@ -95,3 +123,31 @@ class TestLibvirtDriver(DriverContract):
         await driver.power_off(spec.server_id, grace_s=60)
         assert SystemClock().monotonic() - began < 55, "it heard the power button"
         assert (await driver.list_guests())[spec.server_id].power_state is PowerState.SHUTDOWN
+
+    async def test_a_guest_with_a_cpu_of_its_own_runs_on_that_one_alone(self, driver: VirtDriver, world: World) -> None:
+        assert isinstance(driver, LibvirtDriver)
+        report = await driver.report()
+        assert sorted(cpu for cell in report.numa for cpu in cell.cpus) == sorted(os.sched_getaffinity(0))
+        cell = report.numa[0]
+        own, shared = cell.cpus[-1], cell.cpus[:1]
+        plan = CellPlan(
+            host_cell=cell.id, cpus=(0, 1), memory_mib=world.memory_mib, pins=((0, own),), shared_cpus=shared
+        )
+        spec = world.spec(vcpus=2, cells=(plan,))
+        await driver.spawn(spec)
+
+        def cpus_of(domain: Any) -> list[tuple[bool, ...]]:
+            found: list[tuple[bool, ...]] = domain.vcpuPinInfo()
+            return found
+
+        first, second = await driver._with_domain(spec.server_id, cpus_of)
+        assert [n for n, on in enumerate(first) if on] == [own]
+        assert [n for n, on in enumerate(second) if on] == list(shared)
+        threads = await driver._with_domain(spec.server_id, _threads_of_cpus)
+        assert os.sched_getaffinity(threads[0]) == {own}, "the kernel holds it there"
+
+
+def _threads_of_cpus(domain: Any) -> list[int]:
+    """Kernel threads of a guest's CPUs, as QEMU tells them."""
+    answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, '{"execute":"query-cpus-fast"}', 0))
+    return [cpu["thread-id"] for cpu in sorted(answer["return"], key=lambda cpu: int(cpu["cpu-index"]))]

@@ -126,12 +126,15 @@ def image(cloud: Cloud) -> str:
     return cloud.deployment.client().upload_image("tiny", b"\0" * 65536)
 
 
-def storm(clients: list[Client], image_id: str, flavor_id: str, count: int) -> tuple[list[str], list[str]]:
+def storm(
+    clients: list[Client], image_id: str, flavor_id: str, count: int, hints: dict[str, str] | None = None
+) -> tuple[list[str], list[str]]:
     """Ask for `count` servers, eight requests at a time, by turns at each API; ids, and why requests failed."""
 
     def one(number: int) -> tuple[str | None, str]:
         client = clients[number % len(clients)]
-        body = {"server": {"name": f"s{number}", "imageRef": image_id, "flavorRef": flavor_id, "networks": "auto"}}
+        server = {"name": f"s{number}", "imageRef": image_id, "flavorRef": flavor_id, "networks": "auto"}
+        body = {"server": server, "os:scheduler_hints": hints or {}}
         for _ in range(60):
             try:
                 answer = client.compute("POST", "/servers", json=body)

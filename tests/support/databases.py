@@ -63,6 +63,10 @@ class DatabaseServer(ABC):
         """Of a database on it."""
 
     @abstractmethod
+    def socket_url(self, name: str) -> str:
+        """The same by its socket, from any network namespace."""
+
+    @abstractmethod
     def _admin_url(self) -> str: ...
 
     def _as_user(self, command: list[str]) -> list[str]:
@@ -112,14 +116,24 @@ class DatabaseServer(ABC):
             connection.execute(sa.text(f"CREATE DATABASE {name}"))
         return self.url(name)
 
-    def pause(self, seconds: float) -> None:
-        """Stop all its processes for a while, as a machine that hangs."""
+    @contextlib.contextmanager
+    def hung(self) -> Iterator[None]:
+        """All its processes stand still, as on a machine that hangs: nothing is refused, nothing is answered."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGSTOP)
+        stopped = _family(self.process.pid)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
         try:
-            time.sleep(seconds)
+            yield
         finally:
-            os.killpg(self.process.pid, signal.SIGCONT)
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def pause(self, seconds: float) -> None:
+        """Let it hang for a while."""
+        with self.hung():
+            time.sleep(seconds)
 
     def kill(self) -> None:
         """kill -9 of it and all its processes."""
@@ -139,6 +153,12 @@ class DatabaseServer(ABC):
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all below it, parents first. (PostgreSQL's are each the leader of a session.)"""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(member for child in children for member in _family(int(child)))]
 
 
 @contextlib.contextmanager
@@ -197,6 +217,9 @@ class PostgreSQL(DatabaseServer):
     def url(self, name: str = "kilonova") -> str:
         return f"postgresql+psycopg://kilonova:{self.password}@127.0.0.1:{self.port}/{name}"
 
+    def socket_url(self, name: str) -> str:
+        return f"postgresql+psycopg://kilonova:{self.password}@/{name}?host={self.root}&port={self.port}"
+
     def _admin_url(self) -> str:
         return self.url("postgres")
 
@@ -216,8 +239,8 @@ class MariaDB(DatabaseServer):
         )  # fmt: skip
         first = self.root / "first.sql"
         first.write_text(
-            f"CREATE USER kilonova@'127.0.0.1' IDENTIFIED BY '{self.password}';\n"
-            "GRANT ALL ON *.* TO kilonova@'127.0.0.1';\n"
+            f"GRANT ALL ON *.* TO kilonova@'127.0.0.1' IDENTIFIED BY '{self.password}';\n"
+            f"GRANT ALL ON *.* TO kilonova@localhost IDENTIFIED BY '{self.password}';\n"
         )
 
     def _command(self) -> list[str]:
@@ -233,6 +256,9 @@ class MariaDB(DatabaseServer):
 
     def url(self, name: str = "kilonova") -> str:
         return f"mysql+pymysql://kilonova:{self.password}@127.0.0.1:{self.port}/{name}"
+
+    def socket_url(self, name: str) -> str:
+        return f"mysql+pymysql://kilonova:{self.password}@127.0.0.1/{name}?unix_socket={self.root / 'socket'}"
 
     def _admin_url(self) -> str:
         return self.url("mysql")

@@ -32,14 +32,14 @@ class Service:
         self._said = self.output.stat().st_size
         return subprocess.Popen(self._command, stdout=self._file, stderr=subprocess.STDOUT)
 
-    def until_up(self) -> None:
+    def until_up(self, within_s: float = START_S) -> None:
         """Wait until it says that its services are up."""
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + within_s
         while ": up on " not in self.said():
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} ended with {self.process.returncode}: {self.said()[-4000:]}")
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.name} is not up in {START_S} s: {self.said()[-4000:]}")
+                raise TimeoutError(f"{self.name} is not up in {within_s} s: {self.said()[-4000:]}")
             time.sleep(0.05)
 
     def said(self) -> str:
@@ -62,10 +62,14 @@ class Service:
             raise
 
     def again(self) -> None:
+        """Start it anew, with the same command; return when it is up."""
+        self.restart()
+        self.until_up()
+
+    def restart(self) -> None:
         """Start it anew, with the same command."""
         assert self.process.poll() is not None, f"{self.name} still runs"
         self.process = self._spawn()
-        self.until_up()
 
 
 class Deployment:

@@ -47,7 +47,8 @@ class Remains:
         left += [f"table {name}" for name in self._tables() if name not in self._tables_before]
         left += [f"process {command[:100]}" for command in self.processes("qemu-system", "dnsmasq").values()]
         left += [f"file {path}" for path in self.state.glob("hosts/*/instances/*")]
-        left += [f"lease {path}" for path in self.state.glob("hosts/*/network/*")]
+        of_networks = self.state.glob("hosts/*/network/*")
+        left += [f"lease {path}" for path in of_networks if path.name != "lock"]  # that is the running agent's
         return left
 
     def remove_all(self) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,44 @@ def run(args: argparse.Namespace) -> int:
         return _refuse(f"There is no revision '{args.revision}'. There are: base, {', '.join(known)}.")
     try:
         url = _url(args)
-        health.look(url)
+        stands = health.look(url).revision
     except (ConfigError, FileNotFoundError) as error:
         return _refuse(str(error))
     except Unavailable as error:
         print(f"The database cannot be used: {error.message}", file=sys.stderr)
         return 1
-    store = Store.open(url, inline=True)
-    if args.verb == "upgrade":
-        migrations.upgrade(store.engine, args.revision or "head")
-    elif args.verb == "downgrade":
-        migrations.downgrade(store.engine, args.revision)
+    if refusal := _why_not(args.verb, args.revision, stands, known):
+        return _refuse(refusal)
+    store = Store.open(url, inline=True, patience_s=None)
+    try:
+        if args.verb == "upgrade":
+            migrations.upgrade(store.engine, args.revision or "head")
+        elif args.verb == "downgrade":
+            migrations.downgrade(store.engine, args.revision)
+    except migrations.MigrationFailed as error:
+        print(f"The database refused: {error}", file=sys.stderr)
+        print(f"It is at revision {migrations.current(store.engine) or '(empty)'}.", file=sys.stderr)
+        return 1
     print(f"revision {migrations.current(store.engine) or '(empty)'}; newest {known[-1]}")
     return 0
+
+
+def _why_not(verb: str, wanted: str | None, stands: str | None, known: Sequence[str]) -> str:
+    """What keeps a database at revision `stands` from going where it is wanted; empty: nothing."""
+    if stands is not None and stands not in known:
+        return (
+            f"The database is at revision '{stands}', which this program does not know: it was made by a newer one. "
+            f"Use that one; this one knows {known[0]} to {known[-1]}."
+        )
+    places = ["base", *known]
+    here = places.index(stands or "base")
+    if verb == "upgrade":
+        there = places.index(wanted) if wanted not in (None, "head") else len(places) - 1
+        return "" if there >= here else f"The database is at {places[here]} already: to go back to {wanted}, downgrade."
+    if verb == "downgrade":
+        there = places.index(wanted) if wanted not in (None, "head") else len(places) - 1
+        return "" if there <= here else f"The database is at {places[here]}: to go on to {wanted}, upgrade."
+    return ""
 
 
 def _refuse(text: str) -> int:

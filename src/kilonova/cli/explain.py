@@ -191,6 +191,6 @@ def _result(decision: Decision, explanation: Explanation) -> Text:
     if decision.host is None:
         return Text(f"No valid host. {explanation.missing}", style="red")
     text = Text.assemble("Placed on ", (decision.host, "bold green"))
-    if explanation.chosen and decision.host != explanation.chosen[0]:
-        text.append(f": the first choice, {explanation.chosen[0]}, had been filled by somebody else")
+    for host, what in explanation.races_lost.items():
+        text.append(f"\nLost the race for {what} on {host}: somebody else took it in between.")
     return text

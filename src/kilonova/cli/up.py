@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     async def until_stopped() -> int:
         try:
             cloud = EmbeddedCloud(state, options, config)
-        except ValueError as error:
+        except (ConfigError, ValueError) as error:
             print(error, file=sys.stderr)
             return 2
         stopping = asyncio.Event()
@@ -88,6 +88,10 @@ def run(args: argparse.Namespace) -> int:
             )
             await cloud.stop()
             return 1
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            await cloud.stop()
+            return 2
         print(
             f"API at {cloud.url}; credentials in {state.root / 'clouds.yaml'} and {state.root / 'openrc'}", flush=True
         )

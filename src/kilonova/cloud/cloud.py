@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from kilonova.cloud.accounts import Accounts
 from kilonova.cloud.aggregates import Aggregates
+from kilonova.cloud.answers import Answers
 from kilonova.cloud.flavors import Flavors
 from kilonova.cloud.hosts import Hosts
 from kilonova.cloud.images import Images
@@ -36,3 +37,4 @@ class Cloud:
     networks: Networks
     metadata: Metadata
     readiness: Readiness
+    answers: Answers

@@ -1,14 +1,15 @@
 """What operators see of hosts and services, and what users see of zones and limits."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec.structs
 
 from kilonova.cloud.parts import Parts
 from kilonova.model.errors import Conflict, NotFound
-from kilonova.model.service import Hypervisor, Service
-from kilonova.store.queries import aggregates, hosts, quotas, services
+from kilonova.model.service import Hypervisor, Service, ServiceEvent
+from kilonova.store.queries import aggregates, hosts, quotas, service_events, services
 from kilonova.store.transactions import Tx
 
 
@@ -53,7 +54,15 @@ class Hosts:
             NotFound
             Conflict: servers live there.
         """
-        await self._store.run(_delete_service, uuid)
+        await self._store.run(_delete_service, uuid, at=self._parts.clock.now())
+
+    async def service_events(
+        self, *, service: str | None, host: str | None, before_id: int | None, limit: int
+    ) -> list[ServiceEvent]:
+        """What became of services, newest first."""
+        return await self._store.read(
+            service_events.newest, service=service, host=host, before_id=before_id, limit=limit
+        )
 
     async def hypervisors(self, *, name_like: str | None = None, uuid: str | None = None) -> list[Hypervisor]:
         """Hosts with their reports and what of them is taken.
@@ -96,7 +105,7 @@ def _change_service(tx: Tx, uuid: str, changes: dict[str, Any], *, at: Any) -> S
     return changed
 
 
-def _delete_service(tx: Tx, uuid: str) -> None:
+def _delete_service(tx: Tx, uuid: str, *, at: datetime) -> None:
     gone = services.get(tx, uuid)
     if gone.service == "compute":
         if aggregates.hosts_with_servers(tx, [gone.host]):
@@ -105,7 +114,7 @@ def _delete_service(tx: Tx, uuid: str) -> None:
             )
         hosts.retire(tx, gone.host)
         aggregates.forget_host(tx, gone.host)
-    services.delete(tx, uuid)
+    services.delete(tx, uuid, at=at)
 
 
 def _quota(tx: Tx, owner: str) -> dict[str, tuple[int, int]]:

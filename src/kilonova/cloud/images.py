@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from kilonova.base.log import get_logger
+from kilonova.cloud.answers import once
 from kilonova.cloud.parts import Parts
 from kilonova.images.backends.base import ByteStore
 from kilonova.images.options import ImageOptions
@@ -182,7 +183,7 @@ class Images:
         )
         self._check(image)
         try:
-            await self._store.run(_create, image)
+            await self._store.run(once(ctx, self._parts.clock, _create, gives=lambda _: image), image)
         except QuotaExceeded as error:
             raise ImageTooLarge(error.limit, error.message) from None
         log.info("image created", image=image.id, disk_format=image.disk_format, visibility=image.visibility)

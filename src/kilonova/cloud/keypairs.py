@@ -9,6 +9,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
+from kilonova.cloud.answers import once
 from kilonova.cloud.parts import Parts
 from kilonova.model.context import RequestContext
 from kilonova.model.errors import BadRequest
@@ -68,7 +69,8 @@ class KeyPairs:
             public_key=public_key,
             created_at=self._parts.clock.now(),
         )
-        await self._store.run(_insert, made)
+        insert = once(ctx, self._parts.clock, _insert, gives=lambda _: (made, private_key))
+        await self._store.run(insert, made)
         return made, private_key
 
     async def delete(self, user_id: str, name: str) -> None:

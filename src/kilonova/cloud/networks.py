@@ -7,6 +7,7 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, ClassVar
 
+from kilonova.cloud.answers import once
 from kilonova.cloud.parts import Parts
 from kilonova.model.context import RequestContext
 from kilonova.model.errors import BadRequest, Conflict, Forbidden, NotFound
@@ -101,7 +102,7 @@ class Networks:
             if values.get(field):
                 self._allow(ctx, rule, owner)
         row = self._network_row(self._parts.ids.uuid(), owner, values, self._parts.clock.now())
-        return await self._store.run(_insert_network, row)
+        return await self._store.run(once(ctx, self._parts.clock, _insert_network), row)
 
     async def update_network(self, ctx: RequestContext, network_id: str, values: dict[str, Any]) -> Network:
         """Change a network."""
@@ -140,7 +141,7 @@ class Networks:
         self._allow(ctx, "create_subnet", network.project_id)
         owner = self._owner(ctx, project_id or network.project_id)
         row = subnet_row(self._parts.ids.uuid(), network_id, owner, values, self._parts.clock.now())
-        return await self._store.run(_insert_subnet, row)
+        return await self._store.run(once(ctx, self._parts.clock, _insert_subnet), row)
 
     async def update_subnet(self, ctx: RequestContext, subnet_id: str, values: dict[str, Any]) -> Subnet:
         """Change a subnet's name, DNS servers, routes, pools or DHCP."""
@@ -200,7 +201,7 @@ class Networks:
             "updated_at": now,
         }
         row["mac"] = check_mac(row["mac"])
-        return await self._store.run(_insert_port, row, fixed_ips, ctx.is_admin)
+        return await self._store.run(once(ctx, self._parts.clock, _insert_port), row, fixed_ips, ctx.is_admin)
 
     def _check_fields(
         self, ctx: RequestContext, action: str, network: Network, owner: str, values: dict[str, Any]

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec.structs
 
 from kilonova.base.log import get_logger
+from kilonova.cloud.answers import once
 from kilonova.cloud.parts import Parts
 from kilonova.model.context import RequestContext
 from kilonova.model.errors import (
@@ -176,7 +177,13 @@ class Servers:
             config_drive=self._force_config_drive if request.config_drive is None else request.config_drive,
             default_zone=self._default_zone,
         )
-        made = await self._store.run(_create, ctx, request, plan)
+        create = once(
+            ctx,
+            self._parts.clock,
+            _create,
+            gives=lambda made: Created(made, plan.reservation_id, plan.admin_password),
+        )
+        made = await self._store.run(create, ctx, request, plan)
         self._parts.bell.ring("conductor")
         for server in made:
             log.info("server accepted", server=server.id, flavor=server.flavor.name, image=server.image_id)

@@ -13,6 +13,7 @@ import msgspec
 from kilonova.base.clock import Clock
 from kilonova.base.log import get_logger, set_service
 from kilonova.compute.inventory import completed, cpu_set, custom_resources, custom_traits
+from kilonova.compute.monitors import monitors
 from kilonova.compute.options import ComputeOptions
 from kilonova.compute.reconcile import reconcile
 from kilonova.compute.tracker import Tracker
@@ -58,6 +59,7 @@ class ComputeAgent:
         self._dedicated = cpu_set(options.cpu_dedicated_set)
         self._resources = custom_resources(options.resources)
         self._traits = custom_traits(options.traits)
+        self._monitors = monitors(options.compute_monitors)
 
     async def start(self) -> None:
         """Bring up the hypervisor, report the host, remove what does not belong here.
@@ -115,6 +117,7 @@ class ComputeAgent:
             reserved_disk_gib=min(-(-options.reserved_host_disk_mb // 1024), report.disk_gib),
             running_vms=usage.guests,
             roles=tuple(sorted(capabilities(self._driver))),
+            metrics={**known.metrics, **{name: value for one in self._monitors for name, value in one().items()}},
         )
         self._tracker.set_capacity(whole)
         return whole

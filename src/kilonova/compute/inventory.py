@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from kilonova.base.config import ConfigError
 from kilonova.model.host import Amount, HostReport, NumaCell
 
 _RESOURCE = re.compile(r"(CUSTOM_[A-Z0-9_]{1,248})=(\d{1,12})")
 _TRAIT = re.compile(r"CUSTOM_[A-Z0-9_]{1,248}")
 
 
-class InventoryError(ValueError):
+class InventoryError(ConfigError):
     """An option cannot be read, or does not fit this host; the message says which and how it is written."""
 
 

@@ -20,13 +20,13 @@ class ComputeOptions:
     """Seconds between two comparisons of the hypervisor's guests with what belongs here."""
 
     cpu_allocation_ratio: float = 4.0
-    """Virtual CPUs per real one, for a host that is seen for the first time."""
+    """Virtual CPUs per real one of this host. In force with the agent's next start."""
 
     ram_allocation_ratio: float = 1.0
-    """Guest memory per real memory, for a host that is seen for the first time."""
+    """Guest memory per real memory of this host."""
 
     disk_allocation_ratio: float = 1.0
-    """Guest disk per real disk, for a host that is seen for the first time."""
+    """Guest disk per real disk of this host."""
 
     reserved_host_cpus: int = 0
     """CPUs kept for the host itself."""
@@ -49,5 +49,5 @@ class ComputeOptions:
     max_concurrent_builds: int = 10
     """Guests that one host makes at the same time; more wait their turn."""
 
-    image_cache_days: float = 1.0
-    """Days after which an image that no guest here uses leaves the cache."""
+    compute_monitors: tuple[str, ...] = ()
+    """What is measured for MetricsFilter and MetricsWeigher: `cpu.virt_driver`, this machine's CPU time."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kilonova.model.guest import GuestSpec, ImageRef, Nic
+from kilonova.model.guest import CellPlan, GuestSpec, ImageRef, Nic
 from kilonova.model.metadata import InstanceFacts, meta_data_json, network_data_json
 from kilonova.model.network_plans import PortPlan
 from kilonova.model.server import Server
@@ -16,6 +16,8 @@ def guest_spec(
     facts: InstanceFacts,
     admin_password: str,
     power_on: bool = True,
+    cells: Sequence[CellPlan] = (),
+    pci_devices: Sequence[str] = (),
 ) -> GuestSpec:
     """The guest of `server`, complete."""
     flavor = server.flavor
@@ -45,4 +47,6 @@ def guest_spec(
         extra_specs=flavor.extra_specs,
         flavor_name=flavor.name,
         power_on=power_on,
+        cells=tuple(cells),
+        pci_devices=tuple(pci_devices),
     )

@@ -10,7 +10,7 @@ from kilonova.base.clock import Clock
 from kilonova.base.log import get_logger
 from kilonova.model.errors import Unavailable
 from kilonova.store.engine import Store
-from kilonova.store.queries import decisions, tasks
+from kilonova.store.queries import answers, decisions, service_events, tasks
 from kilonova.tasks.engine import TaskOptions
 
 log = get_logger(__name__)
@@ -28,6 +28,9 @@ class ConductorOptions:
     keep_decisions_days: float = 7.0
     """Days after which the scheduler's stored decisions, and with them their explanations, are forgotten."""
 
+    keep_service_events_days: float = 90.0
+    """Days after which it is forgotten when services came and went."""
+
 
 class Housekeeping:
     """Prunes in small portions, so that nobody waits for it."""
@@ -36,6 +39,7 @@ class Housekeeping:
         self._store = store
         self._clock = clock
         self._keep_decisions = timedelta(days=options.keep_decisions_days)
+        self._keep_service_events = timedelta(days=options.keep_service_events_days)
         self._keep_tasks = timedelta(days=task_options.keep_finished_days)
         self._loop: asyncio.Task[None] | None = None
 
@@ -54,10 +58,15 @@ class Housekeeping:
         """Forget all that is old; how many rows."""
         now = self._clock.now()
         gone = 0
-        while count := await self._store.run(tasks.prune, before=now - self._keep_tasks):
-            gone += count
-        while count := await self._store.run(decisions.prune, before=now - self._keep_decisions):
-            gone += count
+        for prune, kept in (
+            (tasks.prune, self._keep_tasks),
+            (tasks.prune_subjects, self._keep_tasks),
+            (decisions.prune, self._keep_decisions),
+            (service_events.prune, self._keep_service_events),
+            (answers.prune, answers.KEPT),
+        ):
+            while count := await self._store.run(prune, before=now - kept):
+                gone += count
         return gone
 
     async def _forever(self) -> None:

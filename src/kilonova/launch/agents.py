@@ -22,7 +22,7 @@ from kilonova.network.options import NetworkAgentOptions
 from kilonova.rpc.server import RpcServer
 from kilonova.rpcapi.compute import ComputeAPI
 from kilonova.rpcapi.network import NetworkAPI
-from kilonova.virt.driver import VirtDriver
+from kilonova.virt.driver import ImageUse, VirtDriver
 from kilonova.virt.fake.driver import FakeDriver
 from kilonova.virt.fake.options import FakeOptions
 from kilonova.virt.image_cache import ImageCache, ImageCacheOptions
@@ -94,6 +94,7 @@ class HostAgents:
     compute: ComputeAgent | None
     network: "Network | None"
     servers: Sequence[RpcServer]
+    images: ImageCache | None = None
     _started: bool = False
 
     async def start(self) -> None:
@@ -101,6 +102,8 @@ class HostAgents:
         if self.network is not None:
             with bind(service=NETWORK, host=self.host):
                 await self.network.start()
+        if self.images is not None:
+            await self.images.start()
         if self.compute is not None:
             with bind(service=COMPUTE, host=self.host):
                 await self.compute.start()
@@ -118,6 +121,8 @@ class HostAgents:
         await asyncio.gather(*(server.stop(drain_s=4.0) for server in self.servers))
         if self.compute is not None:
             await self.compute.stop()
+        if self.images is not None:
+            await self.images.close()
         if self.network is not None:
             await self.network.close()
 
@@ -134,8 +139,13 @@ def _make_host(process: Process, host: str, virt: str, *, services: Collection[s
     conductor = process.calls.conductor
     compute: ComputeAgent | None = None
     network: Network | None = None
+    images: ImageCache | None = None
     if COMPUTE in services:
-        driver = _driver(process, host, virt)
+        if virt != "fake":
+            images = _image_cache(process, host)
+        driver = _driver(process, host, images)
+        if images is not None and isinstance(driver, ImageUse):
+            _prune_now_and_then(process, host, images, driver)
         # The same state directory is the same host: an agent that was killed is followed by itself.
         agent_id = process.state.stable_id(f"hosts/{host}/agent-id", process.ids.uuid())
         book = EpochBook(process.state.host(host) / "epochs")
@@ -150,7 +160,7 @@ def _make_host(process: Process, host: str, virt: str, *, services: Collection[s
         RpcServer(process.transport, protocol=protocol, endpoint=endpoint, host=host, clock=process.clock)
         for protocol, endpoint in ends
     ]
-    return HostAgents(host, compute, network, servers)
+    return HostAgents(host, compute, network, servers, images)
 
 
 Network = NetworkAgent | FakeNetworkAgent
@@ -166,17 +176,28 @@ def _owner(process: Process, host: str) -> str:
     return process.state.stable_id(f"hosts/{host}/owner", process.ids.uuid())
 
 
-def _driver(process: Process, host: str, virt: str) -> VirtDriver:
+def _driver(process: Process, host: str, images: ImageCache | None) -> VirtDriver:
     directory, config = process.state.host(host), process.config
-    if virt == "fake":
+    if images is None:
         return FakeDriver(host, config.get(FakeOptions), process.clock, process.ids, file=directory / "guests.jsonl")
     # Imported where it is chosen: libvirt is not installed where only the fake driver is used.
     from kilonova.virt.libvirt.driver import LibvirtDriver, LibvirtOptions
 
-    images = ImageCache(directory / "image-cache", _http_client, process.clock, config.get(ImageCacheOptions))
     return LibvirtDriver(
         host, directory, config.get(LibvirtOptions), images, process.clock, owner=_owner(process, host)
     )
+
+
+def _image_cache(process: Process, host: str) -> ImageCache:
+    directory = process.state.host(host) / "image-cache"
+    return ImageCache(directory, _http_client, process.clock, process.config.get(ImageCacheOptions))
+
+
+def _prune_now_and_then(process: Process, host: str, images: ImageCache, driver: ImageUse) -> None:
+    async def prune() -> None:
+        await images.prune(await driver.images_in_use())
+
+    process.repeat(f"compute.images.{host}", process.config.get(ImageCacheOptions).prune_interval_s, prune)
 
 
 def _network(process: Process, host: str, api_url: str) -> NetworkAgent:

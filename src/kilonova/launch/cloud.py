@@ -19,6 +19,7 @@ from kilonova.base.clock import Clock
 from kilonova.base.config import Config
 from kilonova.cloud.accounts import Accounts
 from kilonova.cloud.aggregates import Aggregates
+from kilonova.cloud.answers import Answers
 from kilonova.cloud.cloud import Cloud
 from kilonova.cloud.flavors import Flavors
 from kilonova.cloud.hosts import Hosts
@@ -85,6 +86,7 @@ async def build_cloud(process: Process, store: Store, url: str, *, alone: bool) 
     await networks.ensure_default(project["id"], _routes())
     return Cloud(
         parts=parts,
+        answers=Answers(store, clock),
         identity=identity,
         accounts=Accounts(parts, identity),
         servers=Servers(parts, process.calls.compute),

@@ -61,6 +61,13 @@ OWN_SCHEDULERS: Mapping[str, type] = {
     "fake_scheduler": FakeScheduler,
 }
 
+_OPTIONS = {
+    FILTERS: "[filter_scheduler] enabled_filters",
+    WEIGHERS: "[filter_scheduler] weight_classes",
+    SCHEDULERS: "[scheduler] driver",
+}
+"""Where names of each group are set, for messages."""
+
 
 def build_scheduler(
     config: Config, store: Store, clock: Clock, ids: Ids, metrics: SchedulerMetrics | None = None
@@ -72,7 +79,7 @@ def build_scheduler(
     """
     options = config.get(SchedulerOptions)
     setup = Setup(options, ids.chance, partial(build_rules, config))
-    driver: SchedulerDriver = find(SCHEDULERS, options.driver, OWN_SCHEDULERS).make(setup)
+    driver = load_driver(options.driver, setup)
     feed = StoreFeed(store, with_servers=_looks_at_servers(config.get(FilterSchedulerOptions)))
     return SchedulerEndpoint(feed, driver, clock, options, metrics)
 
@@ -82,6 +89,21 @@ def _looks_at_servers(options: FilterSchedulerOptions) -> bool:
     own = {*own_filters(), *own_weighers(), ALL_WEIGHERS}
     named = {name.rpartition(".")[2] for name in (*options.enabled_filters, *options.weight_classes)}
     return bool("TypeAffinityFilter" in named or options.image_props_weight_multiplier or named - own)
+
+
+def load_driver(name: str, setup: Setup) -> SchedulerDriver:
+    """The scheduler of this name.
+
+    Raises:
+        ConfigError: there is none, or it is no scheduler.
+    """
+    own = {**OWN_SCHEDULERS, **{cls.__name__: cls for cls in OWN_SCHEDULERS.values()}}
+    cls = find(SCHEDULERS, name, own)
+    lacking = [each for each in ("make", "select", "reads_feed_each_time") if not hasattr(cls, each)]
+    if lacking:
+        raise ConfigError(f"{_OPTIONS[SCHEDULERS]}: '{name}' is no scheduler: it lacks {', '.join(lacking)}.")
+    driver: SchedulerDriver = cls.make(setup)
+    return driver
 
 
 def build_rules(config: Config) -> Rules:
@@ -124,7 +146,7 @@ def load_filter(name: str, config: Config) -> Filter:
         return made
     if isinstance(made, PerHostFilter):
         return EachHostFilter(made)
-    raise ConfigError(f"enabled_filters: '{name}' is no filter: it has neither mask() nor host_passes().")
+    raise ConfigError(f"{_OPTIONS[FILTERS]}: '{name}' is no filter: it has neither mask() nor host_passes().")
 
 
 def load_weighers(names: Iterable[str], config: Config) -> list[Weigher]:
@@ -134,7 +156,7 @@ def load_weighers(names: Iterable[str], config: Config) -> list[Weigher]:
         if _is_everything(name):
             classes: Iterable[Any] = own_weighers().values()
         else:
-            classes = [find(WEIGHERS, name, own_weighers())]
+            classes = [find(WEIGHERS, name, {**own_weighers(), ALL_WEIGHERS: None})]
         for cls in classes:
             made = _make(cls, config)
             if isinstance(made, Weigher):
@@ -142,7 +164,9 @@ def load_weighers(names: Iterable[str], config: Config) -> list[Weigher]:
             elif isinstance(made, PerHostWeigher):
                 weighers.append(EachHostWeigher(made))
             else:
-                raise ConfigError(f"weight_classes: '{name}' is no weigher: it has neither weigh() nor weigh_host().")
+                raise ConfigError(
+                    f"{_OPTIONS[WEIGHERS]}: '{name}' is no weigher: it has neither weigh() nor weigh_host()."
+                )
     return weighers
 
 
@@ -205,25 +229,27 @@ def find(group: str, name: str, own: Mapping[str, Any]) -> Any:
         try:
             return entry_point.load()
         except (ImportError, AttributeError) as error:
-            raise ConfigError(f"'{name}' is declared by a package as {entry_point.value}, but: {error}.") from error
+            raise ConfigError(
+                f"{_OPTIONS[group]}: '{name}' is declared by a package as {entry_point.value}, but: {error}."
+            ) from error
     if ":" in name or "." in name:
-        return _by_path(name)
+        return _by_path(name, group)
     known = sorted({*own, *entry_points.names})
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f" Did you mean '{near[0]}'?" if near else f" There are: {', '.join(known)}."
-    raise ConfigError(f"'{name}' is not known to {group}.{hint}")
+    raise ConfigError(f"{_OPTIONS[group]}: there is no '{name}'.{hint}")
 
 
-def _by_path(path: str) -> Any:
+def _by_path(path: str, group: str) -> Any:
     module_name, _, name = path.rpartition(":" if ":" in path else ".")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ConfigError(f"'{path}' cannot be loaded: {error}.") from error
+        raise ConfigError(f"{_OPTIONS[group]}: '{path}' cannot be loaded: {error}.") from error
     if not hasattr(module, name):
         near = difflib.get_close_matches(name, dir(module), n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(f"'{path}': {module_name} has no '{name}'.{hint}")
+        raise ConfigError(f"{_OPTIONS[group]}: '{path}': {module_name} has no '{name}'.{hint}")
     return getattr(module, name)
 
 

@@ -1,6 +1,33 @@
 """Who asks, and for which request: handed through every use case."""
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
+
+Answer = tuple[int, Any]
+"""Status, and what else of an answer is kept, as plain values."""
+
+
+class Once(msgspec.Struct, kw_only=True):
+    """A request that shall have one effect however often it is sent: its ``Idempotency-Key``, hashed."""
+
+    key: str
+    fingerprint: str
+    """Of the body."""
+    secret: bytes
+    """What the kept answer is encrypted with."""
+    render: Callable[[Any], Answer | None] | None = None
+    """From what was made to the answer, which then is kept together with it. None: not yet, more will be made."""
+    is_kept: bool = False
+    """Whether the answer is kept already."""
+    taken: int = 0
+    """Effects so far: a request for several things has several."""
+
+    def next(self) -> str:
+        """The key of the next effect."""
+        self.taken += 1
+        return self.key if self.taken == 1 else f"{self.key}#{self.taken}"
 
 
 class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +50,7 @@ class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
     token_id: str = ""
     """The audit id of the token, never the token itself."""
     source_address: str = ""
+    once: Once | None = None
 
     @property
     def is_admin(self) -> bool:

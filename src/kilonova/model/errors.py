@@ -208,6 +208,11 @@ class Conflict(CloudError):
 
 
 @dataclass(eq=False)
+class Repeated(Conflict):
+    """Something was done under this ``Idempotency-Key`` already."""
+
+
+@dataclass(eq=False)
 class AlreadyExists(Conflict):
     kind: str = "resource"
     name: str = ""

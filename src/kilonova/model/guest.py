@@ -53,6 +53,21 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     """Pairs (address or block, MAC) for which it may speak from that other MAC."""
 
 
+class CellPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One NUMA cell of a guest, and what of its host it lies on."""
+
+    host_cell: int
+    cpus: tuple[int, ...]
+    """The guest's CPUs in this cell."""
+    memory_mib: int
+    pins: tuple[tuple[int, int], ...] = ()
+    """Pairs (CPU of the guest, CPU of the host that it has for itself)."""
+    shared_cpus: tuple[int, ...] = ()
+    """Host CPUs that the others float over."""
+    page_kib: int = 0
+    """Size of the huge pages that its memory lies on, in KiB; 0: ordinary memory."""
+
+
 class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One guest as its host shall run it.
 
@@ -65,7 +80,7 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
         admin_password: empty unless the user asked to have one injected. Secret.
     """
 
-    version: str = "1.1"
+    version: str = "1.2"
     server_id: str
     name: str
     """The hypervisor's name of the guest, such as ``instance-0000002a``."""
@@ -90,6 +105,10 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Since 1.1; for people who look at the host. Empty from an older conductor."""
     power_on: bool = True
     """False: define the guest but leave it off (it was stopped when its host lost it)."""
+    cells: tuple[CellPlan, ...] = ()
+    """Since 1.2. Empty: the guest runs anywhere on its host."""
+    pci_devices: tuple[str, ...] = ()
+    """Since 1.2: addresses of host devices that are the guest's own, such as ``0000:3b:00.0``."""
 
 
 class GuestRecord(msgspec.Struct, frozen=True, kw_only=True):

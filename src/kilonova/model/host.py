@@ -36,7 +36,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     vcpus_ratio: float = 4.0
     memory_ratio: float = 1.0
     disk_ratio: float = 1.0
-    """Allocation ratios for a host that is seen for the first time; later they are set through the API."""
+    """Allocation ratios, as the host's own configuration has them."""
     vcpus_used: int = 0
     memory_used_mib: int = 0
     disk_used_gib: int = 0

@@ -36,6 +36,10 @@ class GuestCell(msgspec.Struct, frozen=True, kw_only=True):
     vcpus: int
     pinned: int
     memory_mib: int
+    cpus: tuple[int, ...] = ()
+    """Which of the guest's CPUs these are."""
+    own: tuple[int, ...] = ()
+    """Of `cpus`, those that are pinned."""
 
 
 class GuestTopology(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +96,13 @@ def guest_topology(spec: Asking) -> GuestTopology | None:
         raise MalformedTopology(f"hw:numa_nodes is {count}, with {spec.vcpus} vCPUs")
     cpu_sets, memories = _cpus_of_cells(spec, count), _memory_of_cells(spec, count)
     cells = tuple(
-        GuestCell(vcpus=len(cpus), pinned=len(cpus & own), memory_mib=memory)
+        GuestCell(
+            vcpus=len(cpus),
+            pinned=len(cpus & own),
+            memory_mib=memory,
+            cpus=tuple(sorted(cpus)),
+            own=tuple(sorted(cpus & own)),
+        )
         for cpus, memory in zip(cpu_sets, memories, strict=True)
     )
     return GuestTopology(cells=cells, threads=threads, pages=_page_demand(pages))

@@ -1,6 +1,7 @@
 """PCI devices for guests: aliases, requests, and whether a host can serve them, with NUMA or without. Pure."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,24 +78,38 @@ def take(
         cells: NUMA cells that the guest uses. A ``required`` device must be in one of them; a ``legacy`` one
             in one of them or in none that is known.
     """
-    after = list(pools)
-    # Requests with the fewest pools to choose from go first, so that they are not robbed by the others.
-    for request in sorted(requests, key=lambda r: sum(pool.free for pool in pools if _matches(pool, r, cells))):
-        left = request.count
-        # Devices near the guest first; then small pools, so that large ones stay large.
-        order = sorted(
-            range(len(after)),
-            key=lambda n: (cells is not None and after[n].numa_node not in cells, after[n].free),
-        )
-        for number in order:
-            pool = after[number]
-            if left and pool.free and _matches(pool, request, cells):
-                took = min(left, pool.free)
-                after[number] = msgspec.structs.replace(pool, free=pool.free - took)
-                left -= took
-        if left:
-            return None
-    return tuple(after)
+    free = [pool.free for pool in pools]
+    given: list[Counter[int]] = [Counter() for _ in requests]
+    # Devices near the guest first; then small pools, so that large ones stay large.
+    order = sorted(range(len(pools)), key=lambda n: (cells is not None and pools[n].numa_node not in cells, free[n]))
+    suiting = [[n for n in order if _matches(pools[n], request, cells)] for request in requests]
+
+    def serve(request: int, seen: set[int]) -> bool:
+        """Give a request one more device, if need be one that another request can replace."""
+        for pool in suiting[request]:
+            if free[pool]:
+                free[pool] -= 1
+                given[request][pool] += 1
+                return True
+        for pool in suiting[request]:
+            if pool not in seen:
+                seen.add(pool)
+                for other, of_other in enumerate(given):
+                    if of_other[pool] and other != request and serve(other, seen):
+                        of_other[pool] -= 1
+                        given[request][pool] += 1
+                        return True
+        return False
+
+    # Requests with the fewest devices to choose from go first: then they seldom have to be helped.
+    for request in sorted(range(len(requests)), key=lambda r: sum(pools[n].free for n in suiting[r])):
+        for _ in range(requests[request].count):
+            if not serve(request, set()):
+                return None
+    return tuple(
+        pool if pool.free == left else msgspec.structs.replace(pool, free=left)
+        for pool, left in zip(pools, free, strict=True)
+    )
 
 
 def place(

@@ -119,6 +119,9 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     chosen: tuple[str, ...] = ()
     missing: str = ""
     """For people, without host names: what would have been needed. Empty when a host was found."""
+    races_lost: dict[str, str] = {}
+    """Hosts that were chosen before the one that was claimed, and what of them somebody else had taken in between.
+    Written by the claim, not by the scheduler."""
 
 
 LISTED_HOSTS = 20

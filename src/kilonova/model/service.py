@@ -1,5 +1,6 @@
 """Services and hosts as operators see them."""
 
+import enum
 from datetime import datetime
 
 import msgspec
@@ -22,6 +23,29 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     last_seen_at: datetime
     updated_at: datetime
     availability_zone: str | None = None
+
+
+class ServiceChange(enum.StrEnum):
+    """What can become of a service."""
+
+    UP = "up"
+    DOWN = "down"
+    DISABLED = "disabled"
+    ENABLED = "enabled"
+    FORCED_DOWN = "forced_down"
+    NOT_FORCED_DOWN = "not_forced_down"
+    DELETED = "deleted"
+
+
+class ServiceEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of one service, and why."""
+
+    id: int
+    service: str
+    host: str
+    event: ServiceChange
+    cause: str
+    at: datetime
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ import numpy as np
 from kilonova.model.request_spec import LISTED_HOSTS, Candidate, Choice, Explanation, PciRequest, RequestSpec
 from kilonova.scheduler.missing import missing_sentence
 from kilonova.scheduler.needs import Needs, needs_of
-from kilonova.scheduler.plugin import NOT_ASKED, ONCE, Filter, Group, Remembered, Weigher
+from kilonova.scheduler.plugin import NOT_ASKED, ONCE, Filter, Group, Limiting, Remembered, Weigher
 from kilonova.scheduler.steps import CONSIDERED, FORCED, ROOM, SILENT, ExcludedHosts, RequestedHost, Traits
 from kilonova.scheduler.table import Column, HostTable, Mask, Rows
 
@@ -100,6 +100,16 @@ class Rules:
     def steps(self) -> tuple[Filter, ...]:
         """All filters in the order in which they are asked, with those that are always on."""
         return (RequestedHost(), ExcludedHosts(), Traits(), *self.filters, *ROOM)
+
+    @cached_property
+    def told(self) -> Sequence[tuple[str, int, bool]]:
+        """The steps that explanations may list: name, number, and whether only those that removed hosts are told."""
+        return [(step.name, number, isinstance(step, SILENT)) for number, step in enumerate(self.steps)]
+
+    @cached_property
+    def limiting(self) -> frozenset[int]:
+        """Numbers of the steps that are `Limiting`: looking that up for each request would cost more than asking."""
+        return frozenset(number for number, step in enumerate(self.steps) if isinstance(step, Limiting))
 
     @cached_property
     def _keys(self) -> tuple[KeyOf, ...]:

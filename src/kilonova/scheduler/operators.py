@@ -23,6 +23,8 @@ _TEXTS: dict[str, Callable[[str, str], bool]] = {
     "s>=": operator.ge,
 }
 
+_OPERATORS = frozenset({*_NUMBERS, *_TEXTS, "<in>", "<all-in>", "<or>"})
+
 
 def matches(value: str | None, requirement: str) -> bool:
     """Whether `value` (of a host or an aggregate) is as `requirement` (of a flavor) says."""
@@ -30,7 +32,7 @@ def matches(value: str | None, requirement: str) -> bool:
     if not words:
         return value == requirement
     name, operands = words[0], words[1:]
-    if name not in _NUMBERS and name not in _TEXTS and name not in ("<in>", "<all-in>", "<or>"):
+    if name not in _OPERATORS:
         return value == requirement
     if value is None or not operands:
         return False
@@ -47,6 +49,21 @@ def matches(value: str | None, requirement: str) -> bool:
         items = _items(value)
         return all(operand in items for operand in operands)
     return value in operands[::2]  # a <or> b <or> c
+
+
+def fault_of(requirement: str) -> str:
+    """Why a requirement can match nothing at all, in words; empty if it can be read."""
+    words = requirement.split()
+    if not words or words[0] not in _OPERATORS:
+        return ""
+    if len(words) == 1:
+        return f"'{words[0]}' compares with nothing"
+    if words[0] in _NUMBERS:
+        try:
+            float(words[1])
+        except ValueError:
+            return f"'{words[1]}' is no number"
+    return ""
 
 
 def _items(value: str) -> list[object] | str:

@@ -119,6 +119,9 @@ class FilterSchedulerOptions:
     restrict_isolated_hosts_to_isolated_images: bool = True
     """Whether other images stay away from `isolated_hosts`."""
 
+    image_properties_default_architecture: str = ""
+    """For ImagePropertiesFilter: the architecture of images that name none. Empty: such images run anywhere."""
+
     aggregate_image_properties_isolation_namespace: str = ""
     """If set, AggregateImagePropertiesIsolation looks only at metadata keys that begin with this ..."""
 

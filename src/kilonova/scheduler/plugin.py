@@ -21,8 +21,9 @@ from typing import Any, Final, Protocol, runtime_checkable
 import numpy as np
 
 from kilonova.model.request_spec import RequestSpec
+from kilonova.scheduler.columns import Group
 from kilonova.scheduler.host_view import HostView
-from kilonova.scheduler.table import Column, Group, HostTable, IntColumn, Mask
+from kilonova.scheduler.table import Column, HostTable, IntColumn, Mask
 
 __all__ = [
     "NOT_ASKED",

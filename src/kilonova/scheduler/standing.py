@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from kilonova.scheduler.board import Board
 from kilonova.scheduler.decide import Counts, Removed, Rules, nowhere, rank, somewhere
 from kilonova.scheduler.part import TablePart
 from kilonova.scheduler.plugin import NOT_ASKED, ONCE, Filter, Limiting
-from kilonova.scheduler.steps import CONSIDERED, SILENT
+from kilonova.scheduler.steps import CONSIDERED
 from kilonova.scheduler.table import HostTable, Mask, Rows
 from kilonova.scheduler.totals import Totals
 
@@ -44,14 +44,13 @@ class Standing:
         self._levels = levels
         self._passed = len(rules.steps)
         asked = [(number, step) for number, step in enumerate(rules.steps) if keys[number] not in (NOT_ASKED, ONCE)]
-        self._others: list[tuple[int, Filter]] = [each for each in asked if not isinstance(each[1], Limiting)]
+        self._others: list[tuple[int, Filter]] = [each for each in asked if each[0] not in rules.limiting]
         self._others_read = 0
         for _, step in self._others:
             self._others_read |= int(step.reads)  # type: ignore[attr-defined]
+        limiting = [(number, cast(Limiting, rules.steps[number])) for number in sorted(rules.limiting)]
         needs = [
-            (number, step.need(spec) if keys[number] not in (NOT_ASKED, ONCE) else -np.inf)
-            for number, step in enumerate(rules.steps)
-            if isinstance(step, Limiting)
+            (number, step.need(spec) if keys[number] not in (NOT_ASKED, ONCE) else -np.inf) for number, step in limiting
         ]
         self._needs = np.array([[need] for _, need in needs]).reshape(len(needs), 1)
         self._limit_stages: Stages = np.array([number for number, _ in needs] + [self._passed], dtype=np.uint8)
@@ -126,7 +125,7 @@ class Standing:
     def _explain(self) -> tuple[Counts, Removed]:
         """Survivors of each step, and names of removed hosts."""
         if self._explained is None:
-            self._explained = explain(told(self._rules), len(self._table), self.counts, self.removed_at)
+            self._explained = explain(self._rules.told, len(self._table), self.counts, self.removed_at)
         return self._explained
 
     def removed_at(self, number: int) -> tuple[str, ...]:
@@ -173,11 +172,6 @@ class Standing:
 _NO_ROWS: Rows = np.empty(0, dtype=np.intp)
 
 
-def told(rules: Rules) -> Told:
-    """The steps that explanations may list."""
-    return [(step.name, number, isinstance(step, SILENT)) for number, step in enumerate(rules.steps)]
-
-
 def explain(
     steps: Told, considered: int, counts: Sequence[int], removed_at: Callable[[int], tuple[str, ...]]
 ) -> tuple[Counts, Removed]:
@@ -221,4 +215,4 @@ def overlaid(
             return names_at(table, stage, number)
         return standing.removed_at(number)
 
-    return stage == passed, *explain(told(rules), len(table), counts, removed_at)
+    return stage == passed, *explain(rules.told, len(table), counts, removed_at)

@@ -16,10 +16,8 @@ brought up to date instead of being found anew.
 Rows of hosts that left are used again; `alive` says which rows are hosts now.
 """
 
-import enum
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import attrgetter
 from typing import Any, TypeAlias
 
 import msgspec
@@ -29,6 +27,19 @@ import numpy.typing as npt
 from kilonova.model import pci
 from kilonova.model.host import AggregateState, HostState, NumaCell, PciPool
 from kilonova.scheduler.aggregates import AggregateIndex, Combination
+from kilonova.scheduler.columns import (
+    CLASSES,
+    DERIVED,
+    LIMITS,
+    PLAIN,
+    USAGE,
+    Group,
+    groups_of,
+    of_profile,
+    of_servers,
+    row_values,
+    seldom,
+)
 from kilonova.scheduler.kinds import Kinds, Numbers
 from kilonova.scheduler.needs import Needs, Pending, Promises
 
@@ -36,20 +47,6 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 IntColumn: TypeAlias = npt.NDArray[np.int64]
 Column: TypeAlias = npt.NDArray[np.float64]
 Rows: TypeAlias = npt.NDArray[np.intp]
-
-
-class Group(enum.IntFlag):
-    """Columns that change together."""
-
-    LIVENESS = 1
-    """Hosts come, go, stop, or are switched off."""
-    USAGE = 2
-    """Used and free amounts, servers, work in flight, failures, metrics: changes with every choice."""
-    FACTS = 4
-    """Capacity, hypervisor, abilities: changes when an operator or a new agent changes them."""
-    AGGREGATES = 8
-    """Aggregates, their metadata, and which host is in which."""
-    EVERYTHING = 15
 
 
 class Devices(msgspec.Struct, frozen=True):
@@ -61,86 +58,10 @@ class Devices(msgspec.Struct, frozen=True):
     memory_ratio: float = 1.0
 
 
-# Column, its type, and where a feed's row has it. What is pending comes on top of `vcpus_used` and the like.
-_PLAIN: tuple[tuple[str, npt.DTypeLike], ...] = (
-    ("vcpus", np.int64),
-    ("vcpus_reserved", np.int64),
-    ("vcpus_ratio", np.float64),
-    ("vcpus_used", np.int64),
-    ("memory_mib", np.int64),
-    ("memory_reserved_mib", np.int64),
-    ("memory_ratio", np.float64),
-    ("memory_used_mib", np.int64),
-    ("disk_gib", np.int64),
-    ("disk_reserved_gib", np.int64),
-    ("disk_ratio", np.float64),
-    ("disk_used_gib", np.int64),
-    ("num_instances", np.int64),
-    ("io_ops", np.int64),
-    ("failed_builds", np.int64),
-    ("hypervisor_version", np.int64),
-    ("is_enabled", np.bool_),
-    ("is_up", np.bool_),
-)
-_DERIVED: tuple[tuple[str, npt.DTypeLike], ...] = (
-    ("vcpus_limit", np.int64),
-    ("memory_limit_mib", np.int64),
-    ("disk_limit_gib", np.int64),
-    ("free_vcpus", np.int64),
-    ("free_memory_mib", np.int64),
-    ("free_disk_gib", np.int64),
-    ("alive", np.bool_),
-    ("profile", np.int32),
-    ("combination", np.int32),
-    ("devices", np.int32),
-    ("servers", np.int32),
-    ("host_id", np.int64),
-    ("row_version", np.int64),
-)
-_LIMITS = (
-    ("vcpus_limit", "vcpus", "vcpus_reserved", "vcpus_ratio", "vcpus_used", "free_vcpus"),
-    ("memory_limit_mib", "memory_mib", "memory_reserved_mib", "memory_ratio", "memory_used_mib", "free_memory_mib"),
-    ("disk_limit_gib", "disk_gib", "disk_reserved_gib", "disk_ratio", "disk_used_gib", "free_disk_gib"),
-)
-_CLASSES = {
-    "VCPU": ("vcpus", "vcpus_used", "free_vcpus"),
-    "MEMORY_MB": ("memory_mib", "memory_used_mib", "free_memory_mib"),
-    "DISK_GB": ("disk_gib", "disk_used_gib", "free_disk_gib"),
-}
-"""Resource class to its columns: total, used, free. Other classes have columns ``total:…`` and ``free:…``."""
-
-_row_values = attrgetter(*(name for name, _ in _PLAIN))
-_of_profile = attrgetter(
-    "arch",
-    "hypervisor_type",
-    "hypervisor_version",
-    "vm_mode",
-    "supported_instances",
-    "capabilities",
-    "cpu_info",
-    "traits",
-    "cell",
-)
-_of_servers = attrgetter("server_flavors", "server_image_properties")
-_LIVENESS, _USAGE, _FACTS = Group.LIVENESS.value, Group.USAGE.value, Group.FACTS.value  # plain numbers are quicker
-_groups_of: tuple[tuple[int, Callable[[HostState], Any]], ...] = (
-    (_LIVENESS, attrgetter("is_up", "is_enabled")),
-    (
-        _FACTS,
-        attrgetter("vcpus", "vcpus_reserved", "vcpus_ratio", "memory_mib", "memory_reserved_mib", "memory_ratio",
-                   "disk_gib", "disk_reserved_gib", "disk_ratio", "host_ip"),
-    ),
-    (_FACTS, _of_profile),
-)  # fmt: skip
-_seldom = attrgetter(
-    "is_up", "is_enabled", "vcpus", "vcpus_reserved", "vcpus_ratio", "memory_mib", "memory_reserved_mib",
-    "memory_ratio", "disk_gib", "disk_reserved_gib", "disk_ratio", "host_ip", "arch", "hypervisor_type",
-    "hypervisor_version", "vm_mode", "supported_instances", "capabilities", "cpu_info", "traits", "cell",
-    "server_flavors", "server_image_properties",
-)  # fmt: skip
-"""All that changes seldom. What is not in here is usage, and is taken for changed with each row."""
-
 _NO_DEVICES = Devices()
+
+_COMPLAINTS = 10_000
+"""Different complaints that are kept."""
 
 _RECENT = 64
 """Changes of single rows that are kept as a list."""
@@ -205,17 +126,17 @@ class HostTable:
         self.complaints: dict[str, bool] = {}
         """Malformed metadata that a rule met, and whether it has been logged."""
         self._arrays: dict[str, npt.NDArray[Any]] = {
-            name: np.zeros(capacity, dtype=dtype) for name, dtype in _PLAIN + _DERIVED
+            name: np.zeros(capacity, dtype=dtype) for name, dtype in PLAIN + DERIVED
         }
         self._metrics: dict[str, Column] = {}
         self._free_rows: list[int] = []
         self._profiles: Kinds[HostState] = Kinds(
-            lambda state: msgspec.msgpack.encode(_of_profile(state), order="deterministic")
+            lambda state: msgspec.msgpack.encode(of_profile(state), order="deterministic")
         )
         self._devices: Kinds[Devices] = Kinds(lambda devices: msgspec.msgpack.encode(devices, order="deterministic"))
         self._devices.number(_NO_DEVICES)
         self._servers: Kinds[HostState] = Kinds(
-            lambda state: msgspec.msgpack.encode(_of_servers(state), order="deterministic")
+            lambda state: msgspec.msgpack.encode(of_servers(state), order="deterministic")
         )
         self._promises = Promises()
         self._group_versions = {group.value: 0 for group in Group}
@@ -273,10 +194,11 @@ class HostTable:
         answers = kinds.ask(question, rule, dtype)
         return answers[numbers] if len(answers) else np.zeros(len(numbers), dtype=dtype)
 
-    def aggregate_min(self, key: str, default: float) -> Column:
+    def aggregate_min(self, key: str, default: float, *, whole: bool = False) -> Column:
         """The smallest value that a host's aggregates have for `key` in their metadata, else `default`.
 
-        Where one of the values is no number, `default` counts for that host, and there is a complaint.
+        Where one of the values is no number (no whole one, if it is to be `whole`), `default` counts for that host,
+        and there is a complaint.
         """
         if key not in self.aggregates.keys:
             return np.full(self.size, default)
@@ -286,16 +208,17 @@ class HostTable:
             for aggregate in aggregates:
                 if key in aggregate.metadata:
                     number = as_number(aggregate.metadata[key])
-                    if number is None:
+                    if number is None or (whole and number != int(number)):
+                        kind = "whole number" if whole else "number"
                         self.complain(
-                            f"aggregate '{aggregate.name}': {key} is '{aggregate.metadata[key]}', which is no number; "
+                            f"aggregate '{aggregate.name}': {key} is '{aggregate.metadata[key]}', which is no {kind}; "
                             f"its hosts get the global value"
                         )
                         return np.nan
                     numbers.append(number)
             return min(numbers, default=np.nan)
 
-        column = self.by_aggregates(("smallest", key), smallest, np.float64)
+        column = self.by_aggregates(("smallest", key, whole), smallest, np.float64)
         return np.where(np.isnan(column), default, column)
 
     def total_of(self, resource_class: str) -> IntColumn:
@@ -307,7 +230,7 @@ class HostTable:
         return self._of_class(resource_class, "free")
 
     def _of_class(self, resource_class: str, what: str) -> IntColumn:
-        total, _, free = _CLASSES.get(resource_class, (f"total:{resource_class}", "", f"free:{resource_class}"))
+        total, _, free = CLASSES.get(resource_class, (f"total:{resource_class}", "", f"free:{resource_class}"))
         array = self._arrays.get(free if what == "free" else total)
         return np.zeros(self.size, dtype=np.int64) if array is None else array[: self.size]
 
@@ -327,8 +250,9 @@ class HostTable:
         return {server: self.names[row] for server, row in self._promises.of_group(group_id).items()}
 
     def complain(self, what: str) -> None:
-        """Note malformed metadata; it is logged once."""
-        self.complaints.setdefault(what, False)
+        """Note malformed metadata; it is logged once. Users write some of it, so not all of it is kept."""
+        if len(self.complaints) < _COMPLAINTS:
+            self.complaints.setdefault(what, False)
 
     # ---- what changed ----------------------------------------------------------------------------------------
 
@@ -382,15 +306,15 @@ class HostTable:
 
     def _note_change(self, row: int, before: HostState, state: HostState) -> int:
         """Groups in which two rows of one host differ; its kinds are brought up to date."""
-        if _seldom(before) == _seldom(state):
-            return _USAGE
-        groups = _USAGE
-        for group, of in _groups_of:
+        if seldom(before) == seldom(state):
+            return USAGE
+        groups = USAGE
+        for group, of in groups_of:
             if of(before) != of(state):
                 groups |= group
-        if _of_profile(before) != _of_profile(state):
+        if of_profile(before) != of_profile(state):
             self._arrays["profile"][row] = self._profile_of(state)
-        if _of_servers(before) != _of_servers(state):
+        if of_servers(before) != of_servers(state):
             self._arrays["servers"][row] = self._servers_of(state)
         return groups
 
@@ -412,7 +336,7 @@ class HostTable:
         pending = Pending(server_id, row, needs, at)
         self._promises.add(pending)
         self._deduct(pending, 1)
-        self._touch(row, _USAGE)
+        self._touch(row, USAGE)
 
     @property
     def pending(self) -> Mapping[str, Pending]:
@@ -444,7 +368,7 @@ class HostTable:
             self._promises.remove(pending.server_id)
             self._deduct(pending, -1)
         if doubtful:
-            self._touch(rows, _USAGE)
+            self._touch(rows, USAGE)
         try:
             yield bool(doubtful)
         finally:
@@ -452,7 +376,7 @@ class HostTable:
                 self._promises.add(pending)
                 self._deduct(pending, 1)
             if doubtful:
-                self._touch(rows, _USAGE)
+                self._touch(rows, USAGE)
 
     # ---- inside ----------------------------------------------------------------------------------------------
 
@@ -471,7 +395,7 @@ class HostTable:
 
     def _show(self) -> None:
         """Let the columns be the used part of the arrays."""
-        for name, _ in _PLAIN + _DERIVED:
+        for name, _ in PLAIN + DERIVED:
             setattr(self, name, self._arrays[name][: self.size])
 
     def _new_row(self, state: HostState) -> int:
@@ -511,10 +435,10 @@ class HostTable:
     def _write(self, rows: list[int], states: list[HostState]) -> None:
         at = np.array(rows)
         arrays = self._arrays
-        for (name, _), column in zip(_PLAIN, zip(*map(_row_values, states), strict=True), strict=True):
+        for (name, _), column in zip(PLAIN, zip(*map(row_values, states), strict=True), strict=True):
             arrays[name][at] = column
         arrays["alive"][at] = True
-        for limit, total, reserved, ratio, used, free in _LIMITS:
+        for limit, total, reserved, ratio, used, free in LIMITS:
             # Whole units: for integers, used + n <= x and used + n <= floor(x) are the same question.
             arrays[limit][at] = np.floor((arrays[total][at] - arrays[reserved][at]) * arrays[ratio][at])
             arrays[free][at] = arrays[limit][at] - arrays[used][at]
@@ -550,7 +474,7 @@ class HostTable:
         row = pending.row
         arrays = self._arrays
         for name, amount in pending.needs.amounts.items():
-            _, used, free = _CLASSES.get(name, ("", "", f"free:{name}"))
+            _, used, free = CLASSES.get(name, ("", "", f"free:{name}"))
             if used:
                 arrays[used][row] += sign * amount
             if free in arrays:
@@ -580,7 +504,7 @@ class HostTable:
     def _drop(self, server_id: str) -> None:
         pending = self._promises.remove(server_id)
         self._deduct(pending, -1)
-        self._touch(pending.row, _USAGE)
+        self._touch(pending.row, USAGE)
 
     def _profile_of(self, state: HostState) -> int:
         return self._kind_of(state, self._profiles, "profile")

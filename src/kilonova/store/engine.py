@@ -52,6 +52,9 @@ ATTEMPTS = 8
 READERS, WRITERS = 4, 6
 """Threads of one process, and connections to PostgreSQL or MariaDB."""
 
+PATIENCE_S = 20.0
+"""How long a transaction may take in all on PostgreSQL or MariaDB, waiting for its turn included."""
+
 
 @dataclass
 class _Waiting:
@@ -59,14 +62,39 @@ class _Waiting:
     done: Future[Any]
 
 
+class _Turn:
+    """One transaction in a thread, and its caller, who may give up at any moment.
+
+    A server that hangs holds its threads until it wakes: who gave up is told at once whether anything may be kept.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_committing = False
+        self._is_given_up = False
+
+    def may_go_on(self, *, to_commit: bool = False) -> bool:
+        """Asked by the thread before each run, and before the commit."""
+        with self._lock:
+            self._is_committing = to_commit and not self._is_given_up
+            return not self._is_given_up
+
+    def give_up(self) -> bool:
+        """Asked by the caller: whether it is sure that nothing is kept."""
+        with self._lock:
+            self._is_given_up = True
+            return not self._is_committing
+
+
 class Store:
     """A database, open. Made by `Store.open`."""
 
-    def __init__(self, engine: sa.Engine, reading: sa.Engine, *, inline: bool) -> None:
+    def __init__(self, engine: sa.Engine, reading: sa.Engine, *, inline: bool, patience_s: float = PATIENCE_S) -> None:
         self._engine = engine
         self._reading = reading
         self._is_closed = False
         self._inline = inline
+        self._patience_s = patience_s
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="store-read")
         self._writers: ThreadPoolExecutor | None = None
@@ -84,11 +112,13 @@ class Store:
             self._writers = ThreadPoolExecutor(max_workers=WRITERS, thread_name_prefix="store-write")
 
     @classmethod
-    def open(cls, url: str, *, inline: bool = False) -> Store:
+    def open(cls, url: str, *, inline: bool = False, patience_s: float | None = PATIENCE_S) -> Store:
         """Open `url` (``sqlite:///path``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``).
 
         Args:
             inline: run every transaction in the calling thread, as under a virtual clock.
+            patience_s: how long a transaction may take on a server, in seconds. None: no statement is bounded,
+                for migrations.
         """
         dumps = _dump_json
         if url.startswith("sqlite"):
@@ -116,11 +146,11 @@ class Store:
                 pool_recycle=1800,
                 pool_use_lifo=True,  # what is not needed any more can grow old and go
                 hide_parameters=True,  # values may be secrets, and errors are logged
-                connect_args=_connect_arguments(url),
+                connect_args=_connect_arguments(url, patience_s),
             )
             for level, size in (("READ COMMITTED", WRITERS), ("REPEATABLE READ", READERS))
         )
-        return cls(writing, reading, inline=inline)
+        return cls(writing, reading, inline=inline, patience_s=patience_s or PATIENCE_S)
 
     @property
     def engine(self) -> sa.Engine:
@@ -147,20 +177,37 @@ class Store:
         if self._inline:
             return self._alone(work, begin="BEGIN IMMEDIATE")
         if self._writers is not None:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._writers, self._alone, work)
+            return await self._patiently(self._writers, work)
         waiting = _Waiting(work, Future())
         self._queue.put(waiting)
         result: T = await asyncio.wrap_future(waiting.done)
         return result
 
     async def read(self, fn: TxFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``fn(tx, *args, **kwargs)`` on one snapshot of the database. It must not write."""
+        """Run ``fn(tx, *args, **kwargs)`` on one snapshot of the database. It must not write.
+
+        Raises:
+            Unavailable: the database did not answer.
+        """
         self._must_be_open()
         work = _bound(fn, args, kwargs)
         if self._inline:
             return self._alone(work, reads=True)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, partial(self._alone, work, reads=True))
+        return await self._patiently(self._readers, work, reads=True)
+
+    async def _patiently(self, threads: ThreadPoolExecutor, work: Callable[[Tx], T], *, reads: bool = False) -> T:
+        turn = _Turn()
+        running = asyncio.get_running_loop().run_in_executor(
+            threads, partial(self._alone, work, reads=reads, turn=turn)
+        )
+        done, _ = await asyncio.wait([running], timeout=self._patience_s)
+        if done:
+            return await running
+        is_sure = turn.give_up()
+        running.cancel()  # what has not begun does not; what has sees that nobody waits
+        if is_sure or reads:
+            raise Unavailable(f"The database has not answered for {self._patience_s:g} s. Nothing was written.")
+        raise Unavailable(_UNKNOWN)
 
     def _must_be_open(self) -> None:
         if self._is_closed:
@@ -184,16 +231,20 @@ class Store:
 
     # ---- one transaction by itself ------------------------------------------------------------------
 
-    def _alone(self, work: Callable[[Tx], T], begin: str = "BEGIN", *, reads: bool = False) -> T:
+    def _alone(
+        self, work: Callable[[Tx], T], begin: str = "BEGIN", *, reads: bool = False, turn: _Turn | None = None
+    ) -> T:
         engine = self._reading if reads else self._engine
         cause = "it is busy"
         for attempt in range(ATTEMPTS):
+            if turn is not None and not turn.may_go_on():
+                break
             try:
                 with engine.connect() as connection:
                     if self._is_sqlite:
                         with _sqlite_transaction(connection, begin):
                             return work(Tx(connection))
-                    return _in_transaction(connection, work)
+                    return _in_transaction(connection, work, turn)
             except sa.exc.DBAPIError as error:
                 if _is_duplicate(error):
                     raise _made_by_somebody_else() from error
@@ -273,11 +324,14 @@ def _bound(fn: Callable[..., T], args: Any, kwargs: Any) -> Callable[[Tx], T]:
     return lambda tx: context.run(fn, tx, *args, **kwargs)
 
 
-def _in_transaction(connection: sa.Connection, work: Callable[[Tx], T]) -> T:
+_UNKNOWN = "The database went away while it wrote: it is not known whether that was kept. Look, then repeat."
+
+
+def _in_transaction(connection: sa.Connection, work: Callable[[Tx], T], turn: _Turn | None) -> T:
     """Run `work` and commit.
 
     Raises:
-        Unavailable: it is not known whether the commit happened.
+        Unavailable: it is not known whether the commit happened; or nobody waits for it any more.
     """
     transaction = connection.begin()
     try:
@@ -285,13 +339,14 @@ def _in_transaction(connection: sa.Connection, work: Callable[[Tx], T]) -> T:
     except BaseException:
         transaction.rollback()
         raise
+    if turn is not None and not turn.may_go_on(to_commit=True):
+        transaction.rollback()
+        raise Unavailable("The database answered too late. Nothing was written.")
     try:
         transaction.commit()
     except sa.exc.DBAPIError as error:
         if error.connection_invalidated or _is_lost(error):
-            raise Unavailable(
-                "The database went away while it wrote: it is not known whether that was kept. Look, then repeat."
-            ) from None
+            raise Unavailable(_UNKNOWN) from None
         raise
     return result
 
@@ -378,10 +433,23 @@ def _number(error: sa.exc.DBAPIError) -> Any:
     return arguments[0] if arguments and isinstance(arguments[0], int) else None
 
 
-def _connect_arguments(url: str) -> dict[str, Any]:
+def _connect_arguments(url: str, patience_s: float | None) -> dict[str, Any]:
+    """What bounds each wait on a connection; None: only its making, for migrations of large tables."""
     if url.startswith("postgresql"):
-        return {"connect_timeout": 5, "application_name": "kilonova"}
-    return {"connect_timeout": 5, "read_timeout": 60, "write_timeout": 60, "charset": "utf8mb4"}
+        arguments: dict[str, Any] = {"connect_timeout": 5, "application_name": "kilonova"}
+        if patience_s is not None:
+            bound_ms = int(patience_s * 1000)
+            limits = {"statement_timeout": bound_ms, "lock_timeout": bound_ms // 2}
+            limits["idle_in_transaction_session_timeout"] = 3 * bound_ms
+            arguments["options"] = " ".join(f"-c {name}={value}" for name, value in limits.items())
+            arguments |= {"tcp_user_timeout": bound_ms, "keepalives_idle": 10, "keepalives_interval": 5}
+        return arguments
+    arguments = {"connect_timeout": 5, "charset": "utf8mb4"}
+    if patience_s is not None:
+        whole_s = max(1, int(patience_s))
+        arguments |= {"read_timeout": whole_s, "write_timeout": whole_s}
+        arguments["init_command"] = f"SET SESSION innodb_lock_wait_timeout = {max(1, whole_s // 2)}"
+    return arguments
 
 
 def _cause(error: sa.exc.DBAPIError) -> str:

@@ -35,6 +35,8 @@ from kilonova.store.queries import tasks
 from kilonova.store.queries.tasks import LeaseLost
 from kilonova.store.transactions import Tx
 from kilonova.tasks.kinds import Run, Step, TaskKind, Write
+from kilonova.tasks.limits import with_limits
+from kilonova.tasks.metrics import TaskMetrics
 
 S = TypeVar("S")
 log = get_logger(__name__)
@@ -49,7 +51,7 @@ class TaskOptions:
 
     section: ClassVar[str] = "tasks"
 
-    lease_s: float = 30.0
+    lease_s: float = 15.0
     """Seconds after which the tasks of a dead worker pass on to another."""
 
     sweep_interval_s: float = 1.0
@@ -60,6 +62,10 @@ class TaskOptions:
 
     retry_base_s: float = 0.5
     """Seconds before the first repetition of a step after a passing fault; doubles with each further one."""
+
+    limits: tuple[str, ...] = ()
+    """Steps that may take longer, or be tried more often, than usual: `server.boot.spawn=1800/6`, which is seconds for
+    each try, and tries. The steps are those that the fault of a failed server names."""
 
     keep_finished_days: float = 30.0
     """Days after which the record of an ended task is forgotten."""
@@ -76,12 +82,14 @@ class Engine(Generic[S]):
         options: TaskOptions,
         kinds: tuple[TaskKind[S], ...],
         services: S,
+        metrics: TaskMetrics | None = None,
     ) -> None:
+        self._metrics = metrics or TaskMetrics()
         self._store = store
         self._clock = clock
         self._ids = ids
         self._options = options
-        self._kinds: Mapping[str, TaskKind[S]] = {kind.name: kind for kind in kinds}
+        self._kinds: Mapping[str, TaskKind[S]] = {kind.name: kind for kind in with_limits(kinds, options.limits)}
         self._services = services
         self.owner = ids.uuid()
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -225,6 +233,7 @@ class Engine(Generic[S]):
                 self._ids,
                 self._options,
                 self._services,
+                self._metrics,
             )
             self._workers[task.id] = worker
             try:
@@ -252,8 +261,10 @@ class _Worker(Generic[S]):
         ids: Ids,
         options: TaskOptions,
         services: S,
+        metrics: TaskMetrics,
     ) -> None:
         self._task = task
+        self._metrics = metrics
         self._kind = kind
         self._store = store
         self._clock = clock
@@ -284,6 +295,7 @@ class _Worker(Generic[S]):
             services=self._services,
             clock=self._clock,
             ids=self._ids,
+            failure=task.failure,
         )
 
     async def run_to_the_end(self) -> None:
@@ -299,7 +311,7 @@ class _Worker(Generic[S]):
         try:
             async with asyncio.timeout(step.deadline_s):
                 write = await step.do(self._run())
-            await self._commit(self._done, step, write, started)
+            await self._commit("done", self._done, step, write, started)
         except (LeaseLost, StaleEpoch):
             raise LeaseLost(self._task.id) from None
         except Exception as error:
@@ -313,11 +325,11 @@ class _Worker(Generic[S]):
         if isinstance(error, PASSING) and tries < step.tries:
             log.info("step is tried again", step=step.name, cause=failure.message, tries=tries)
             pause = self._pause(tries) if not isinstance(error, ClaimLost) else 0.0
-            await self._commit(self._again_later, step, failure, started, tries, pause)
+            await self._commit("retry", self._again_later, step, failure, started, tries, pause)
         else:
             known = isinstance(error, CloudError)
             log.warning("step failed", step=step.name, cause=failure.message, exc_info=None if known else error)
-            await self._commit(self._turn_back, step, failure, started)
+            await self._commit("failed", self._turn_back, step, failure, started)
 
     async def _undo(self) -> None:
         step = self._kind.steps[self._task.step]
@@ -327,7 +339,7 @@ class _Worker(Generic[S]):
             if step.undo is not None:
                 async with asyncio.timeout(step.deadline_s):
                     write = await step.undo(self._run())
-            await self._commit(self._undone, step, write, started)
+            await self._commit("undone", self._undone, step, write, started)
         except (LeaseLost, StaleEpoch):
             raise LeaseLost(self._task.id) from None
         except Exception as error:
@@ -335,19 +347,24 @@ class _Worker(Generic[S]):
             tries = self._task.tries + 1
             if tries < self._kind.undo_tries:
                 log.info("undo is tried again", step=step.name, cause=failure.message, tries=tries)
-                await self._commit(self._again_later, step, failure, started, tries, self._pause(tries))
+                pause = self._pause(tries)
+                await self._commit("retry", self._again_later, step, failure, started, tries, pause)
             else:
                 # What remains on the host is found and removed when its agent next compares.
                 log.warning("undo is left to the host", step=step.name, cause=failure.message)
-                await self._commit(self._undone, step, None, started, failure)
+                await self._commit("failed", self._undone, step, None, started, failure)
 
     def _pause(self, tries: int) -> float:
         spread: float = 0.75 + self._ids.chance.random() / 2
         return min(30.0, self._options.retry_base_s * 2.0 ** (tries - 1)) * spread
 
-    async def _commit(self, write: Any, *args: Any) -> None:
-        task, finished, put_back = await self._store.run(write, self._clock.now(), *args)
+    async def _commit(self, outcome: str, write: Any, step: Step[S], what: Any, started: datetime, *more: Any) -> None:
+        now = self._clock.now()
+        task, finished, put_back = await self._store.run(write, now, step, what, started, *more)
         self._task, self._finished = task, finished
+        self._metrics.step(task.kind, step.name, outcome, seconds=(now - started).total_seconds())
+        if finished:
+            self._metrics.ended(task.kind, is_well=not task.undoing)
         if put_back:
             raise _PutBack
 

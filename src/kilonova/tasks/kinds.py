@@ -30,6 +30,7 @@ class Run(Generic[S]):
         epoch: goes with every command to an agent.
         attempt: of the whole task, from 1.
         services: what steps work with; the engine does not look inside.
+        failure: why it is undone; None while it goes on.
     """
 
     task_id: str
@@ -41,6 +42,7 @@ class Run(Generic[S]):
     services: S
     clock: Clock
     ids: Ids
+    failure: Failure | None = None
 
     @property
     def host(self) -> str | None:

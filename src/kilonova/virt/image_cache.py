@@ -66,6 +66,9 @@ class ImageCacheOptions:
     keep_unused_days: float = 1.0
     """Days after which a copy that no guest uses and nobody asked for is removed."""
 
+    prune_interval_s: float = 600.0
+    """Seconds between two looks for such copies."""
+
 
 @dataclass(frozen=True)
 class _Stamp:

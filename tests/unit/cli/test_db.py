@@ -1,5 +1,6 @@
 """``kilonova db``: what it does, and what it says when it cannot."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,22 @@ def test_up_down_and_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixtu
     file.write_text(f"[database]\nconnection = sqlite:///{tmp_path / 'kilonova.sqlite'}\n")
     assert main(["db", "current", "--config-file", str(file)]) == 0
     assert "revision 0001" in capsys.readouterr().out
+
+
+def test_a_database_is_not_taken_the_wrong_way_or_past_what_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = ["--url", f"sqlite:///{tmp_path / 'db.sqlite'}"]
+    assert main(["db", "upgrade", "0005", *url]) == 0
+    assert main(["db", "downgrade", "head", *url]) == 2
+    assert "upgrade" in capsys.readouterr().err
+    assert main(["db", "upgrade", "0001", *url]) == 2
+    assert "downgrade" in capsys.readouterr().err
+    with sqlite3.connect(tmp_path / "db.sqlite") as database:
+        database.execute("UPDATE schema_version SET version_num = '9999'")
+    for verb in (["upgrade"], ["downgrade", "base"], ["current"]):
+        assert main(["db", *verb, *url]) == 2
+        assert "made by a newer one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """``kilonova explain`` where there is nothing to explain: a line that says what is wrong, and what to do."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from kilonova.cli.main import main
+from kilonova.model.server import Decision
 from kilonova.store import migrations
 from kilonova.store.engine import Store
+from kilonova.store.queries import decisions
 
 ID = "3f0c8a1e-0000-4000-8000-000000000000"
 AUTH = "clouds: {kilonova: {auth: {auth_url: 'http://127.0.0.1:1', username: a, password: hidden, project_name: p}}}"
@@ -48,3 +51,18 @@ def test_where_nothing_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "No decision" in capsys.readouterr().err
     (tmp_path / "clouds.yaml").write_text(AUTH)
     assert main(["explain", ID, "--state", str(tmp_path)]) == 1, "the cloud does not run: its database answers"
+
+
+def test_a_race_that_was_lost_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'kilonova.sqlite'}", inline=True)
+    migrations.upgrade(store.engine)
+    explanation = {"filters": [["", 2], ["RamFilter", 2]], "chosen": ["h1", "h2"], "races_lost": {"h1": "MEMORY_MB"}}
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    store.run_now(
+        decisions.add,
+        Decision(server_id=ID, request_id="req-1", attempt=1, host="h2", explanation=explanation, created_at=at),
+    )
+    store.engine.dispose()
+    assert main(["explain", ID, "--state", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "Placed on h2" in told and "Lost the race for MEMORY_MB on h1" in told

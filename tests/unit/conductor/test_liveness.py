@@ -10,7 +10,7 @@ from kilonova.base.ids import SeededIds
 from kilonova.conductor.liveness import Liveness, LivenessOptions
 from kilonova.model.errors import Unavailable
 from kilonova.store.engine import Store
-from kilonova.store.queries import services
+from kilonova.store.queries import service_events, services
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -108,6 +108,8 @@ async def test_two_conductors_agree_whoever_hears(store: Store) -> None:
     world.silent = {"h0"}
     await world.seconds(150)
     assert await world.down() == {"h0"}
+    told = await store.read(service_events.newest, host="h0")
+    assert [event.event for event in told] == ["down", "up"], "once, whoever saw it"
     world.silent = set()
     await world.seconds(25)
     assert await world.down() == set()
@@ -115,7 +117,7 @@ async def test_two_conductors_agree_whoever_hears(store: Store) -> None:
 
 async def test_a_deleted_service_is_known_again_by_its_next_report(world: World) -> None:
     [gone] = [s for s in await world.store.read(services.list_all) if s.host == "h3"]
-    await world.store.run(services.delete, gone.uuid)
+    await world.store.run(services.delete, gone.uuid, at=START)
     await world.seconds(22)
     assert {s.host for s in await world.store.read(services.list_all)} == set(world.hosts)
 

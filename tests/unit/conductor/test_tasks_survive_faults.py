@@ -16,7 +16,7 @@ from kilonova.store.queries import tasks
 from kilonova.tasks.engine import Engine, TaskOptions
 from kilonova.tasks.kinds import Run, Step, TaskKind
 
-QUICK = TaskOptions(lease_s=0.9, sweep_interval_s=0.02, retry_base_s=0.01)
+QUICK = TaskOptions(lease_s=2.0, sweep_interval_s=0.02, retry_base_s=0.01)
 
 
 class FailingStore(Store):

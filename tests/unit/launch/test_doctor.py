@@ -201,13 +201,12 @@ async def test_the_cloud_of_one_process(tmp_path: Path) -> None:
     assert len(failures(await doctor.examine([file], OPTIONS, (), state=state))) == 1
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "conf.d"
     config.mkdir()
     text = f"[DEFAULT]\ntransport_url = memory://\nstate_path = {tmp_path}\n[api]\nlisten = 127.0.0.1:0\n"
     (config / "1.conf").write_text(text)
-    words = ["doctor", "api", "--config-dir", str(config)]
+    words = ["doctor", "api", "--json", "--config-dir", str(config)]
     assert main(words) == 0
     assert "all names are known" in capsys.readouterr().out
     (config / "2.conf").write_text("[DEFAULT]\ndebgu = [red]\n")

@@ -11,13 +11,25 @@ import pytest
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
-from kilonova.model.errors import UnsupportedVersion
-from kilonova.model.guest import GuestRecord, GuestSpec, GuestState, ImageRef, Nic, PowerObservation
+from kilonova.model.errors import GuestRejected, UnsupportedVersion
+from kilonova.model.guest import CellPlan, GuestRecord, GuestSpec, GuestState, ImageRef, Nic, PowerObservation
 from kilonova.model.host import HostReport
+from kilonova.model.network_plans import HostNetworks, NetworkPlan, PortPlan, SubnetPlan
+from kilonova.model.request_spec import (
+    Candidate,
+    Choice,
+    Explanation,
+    PciRequest,
+    RequestSpec,
+    ServerGroup,
+    WhatIf,
+)
 from kilonova.rpc.client import RpcClient
 from kilonova.rpc.server import RpcServer
 from kilonova.rpc.transports.memory import MemoryTransport
 from kilonova.rpcapi.compute import ComputeClient
+from kilonova.rpcapi.network import NetworkAPI
+from kilonova.rpcapi.scheduler import SchedulerAPI
 
 WIRE = Path(__file__).parents[2] / "fixtures" / "wire"
 
@@ -27,6 +39,7 @@ def fixture(name: str) -> Any:
 
 
 OLD_FIELDS = set(fixture("compute/1.0/spawn.json")["guest"])
+MIDDLE_FIELDS = set(fixture("compute/1.1/spawn.json")["guest"])
 
 
 class OldAgentAPI(Protocol):
@@ -38,24 +51,32 @@ class OldAgentAPI(Protocol):
     async def spawn(self, guest: dict[str, Any], *, epoch: int) -> None: ...
 
 
-class NewAgentAPI(Protocol):
+class MiddleAgentAPI(Protocol):
     topic: ClassVar[str] = "compute"
     version: ClassVar[str] = "1.1"
+
+    async def spawn(self, guest: dict[str, Any], *, epoch: int) -> None: ...
+
+
+class NewAgentAPI(Protocol):
+    topic: ClassVar[str] = "compute"
+    version: ClassVar[str] = "1.2"
 
     async def spawn(self, guest: GuestSpec, *, epoch: int) -> None: ...
 
 
 class Agent:
-    def __init__(self) -> None:
+    def __init__(self, known: set[str] = OLD_FIELDS) -> None:
         self.got: list[Any] = []
+        self.known = known
 
     async def spawn(self, guest: Any, *, epoch: int) -> None:
-        assert not isinstance(guest, dict) or not set(guest) - OLD_FIELDS, "fields that 1.0 does not know"
+        assert not isinstance(guest, dict) or not set(guest) - self.known, "fields that this version does not know"
         self.got.append(guest)
 
 
 @asynccontextmanager
-async def talking(protocol: type, agent: Agent) -> AsyncIterator[RpcClient]:
+async def talking(protocol: type, agent: object) -> AsyncIterator[RpcClient]:
     clock = SystemClock()
     transport = MemoryTransport(clock)
     await transport.open()
@@ -75,18 +96,40 @@ def new_guest() -> GuestSpec:
     return msgspec.convert(fixture("compute/1.1/spawn.json")["guest"], GuestSpec)
 
 
+def newest_guest() -> GuestSpec:
+    """With host CPUs and devices of its own."""
+    return msgspec.convert(fixture("compute/1.2/spawn.json")["guest"], GuestSpec)
+
+
 async def test_a_new_conductor_speaks_the_old_version_to_an_old_agent() -> None:
     agent = Agent()
     async with talking(OldAgentAPI, agent) as client:
-        await ComputeClient(client.target("compute", host="h1", version="1.1")).spawn(new_guest(), epoch=3)
+        await ComputeClient(client.target("compute", host="h1", version="1.2")).spawn(new_guest(), epoch=3)
     assert agent.got == [fixture("compute/1.0/spawn.json")["guest"]]
+
+
+async def test_an_agent_in_between_is_told_what_it_knows() -> None:
+    agent = Agent(MIDDLE_FIELDS)
+    async with talking(MiddleAgentAPI, agent) as client:
+        await ComputeClient(client.target("compute", host="h1", version="1.2")).spawn(new_guest(), epoch=3)
+    assert agent.got == [fixture("compute/1.1/spawn.json")["guest"]]
+
+
+@pytest.mark.parametrize("protocol", [OldAgentAPI, MiddleAgentAPI])
+async def test_an_agent_that_cannot_give_cpus_of_their_own_is_not_asked_to(protocol: type) -> None:
+    agent = Agent(MIDDLE_FIELDS)
+    async with talking(protocol, agent) as client:
+        compute = ComputeClient(client.target("compute", host="h1", version="1.2"))
+        with pytest.raises(GuestRejected, match="too old"):
+            await compute.spawn(newest_guest(), epoch=3)
+    assert agent.got == []
 
 
 async def test_a_new_conductor_tells_a_new_agent_all() -> None:
     agent = Agent()
     async with talking(NewAgentAPI, agent) as client:
-        await ComputeClient(client.target("compute", host="h1", version="1.1")).spawn(new_guest(), epoch=3)
-    assert agent.got == [new_guest()]
+        await ComputeClient(client.target("compute", host="h1", version="1.2")).spawn(newest_guest(), epoch=3)
+    assert agent.got == [newest_guest()]
 
 
 async def test_a_new_agent_takes_what_an_old_conductor_sends() -> None:
@@ -105,7 +148,62 @@ async def test_an_unknown_version_is_refused_with_both_versions_named() -> None:
     assert "Upgrade" in refused.value.remedy
 
 
-@pytest.mark.parametrize("kind", [GuestSpec, ImageRef, Nic, GuestRecord, PowerObservation, GuestState, HostReport])
+class Listener:
+    """Takes every command, as whatever its protocol says."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+
+    async def plug(self, server_id: str, networks: list[NetworkPlan], ports: list[PortPlan], *, epoch: int) -> None:
+        self.got.append({"server_id": server_id, "networks": networks, "ports": ports, "epoch": epoch})
+
+    async def unplug(self, server_id: str, *, epoch: int) -> None:
+        raise NotImplementedError
+
+    async def select(self, spec: RequestSpec) -> list[Choice]:
+        self.got.append({"spec": spec})
+        return msgspec.convert(fixture("scheduler/1.0/select-answer.json"), list[Choice])
+
+    async def what_if(self, spec: RequestSpec, *, most: int) -> WhatIf:
+        raise NotImplementedError
+
+    async def refresh(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("protocol", "call"), [(NetworkAPI, "network/1.0/plug"), (SchedulerAPI, "scheduler/1.0/select")]
+)
+async def test_what_version_one_sent_to_agents_and_schedulers_is_still_taken(protocol: type, call: str) -> None:
+    topic, version, method = call.split("/")
+    sent, listener = fixture(f"{call}.json"), Listener()
+    async with talking(protocol, listener) as client:
+        target = client.target(topic, host="h1", version=version)
+        answer = await target.call(method, deadline_s=5, **sent)
+    [got] = listener.got
+    # Nothing of it is lost on the way; what came later has its default.
+    assert _has_all(msgspec.to_builtins(got), sent)
+    if method == "select":
+        assert _has_all(answer, fixture("scheduler/1.0/select-answer.json"))
+
+
+def _has_all(new: Any, old: Any) -> bool:
+    if isinstance(old, dict):
+        return isinstance(new, dict) and all(name in new and _has_all(new[name], old[name]) for name in old)
+    if isinstance(old, list):
+        return len(new) == len(old) and all(map(_has_all, new, old))
+    return bool(new == old)
+
+
+SHAPES = (
+    *(GuestSpec, CellPlan, ImageRef, Nic, GuestRecord, PowerObservation, GuestState, HostReport),
+    *(SubnetPlan, NetworkPlan, PortPlan, HostNetworks),
+    *(ServerGroup, PciRequest, RequestSpec, Candidate, Explanation, Choice, WhatIf),
+)
+"""All that is sent between services."""
+
+
+@pytest.mark.parametrize("kind", SHAPES)
 def test_no_shape_changes_without_a_version(kind: type[msgspec.Struct]) -> None:
     fields = {f.encode_name: str(f.type) for f in msgspec.structs.fields(kind)}
     assert fields == fixture("shapes.json")[kind.__name__], (

@@ -22,6 +22,7 @@ class Plain:
     isolated_images: tuple[str, ...] = ("image-1",)
     restrict: bool = True
     namespace: str = ""
+    architecture: str = ""
     metrics: tuple[str, ...] = ("cpu", "net")
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -46,6 +47,12 @@ def _number(aggregates: Sequence[AggregateState], key: str, default: float) -> f
     if not all(math.isfinite(number) for number in numbers):
         return default
     return min(numbers) if numbers else default
+
+
+def _limit(aggregates: Sequence[AggregateState], key: str, default: int) -> float:
+    number = _number(aggregates, key, default)
+    values = [a.metadata[key] for a in aggregates if key in a.metadata]
+    return number if all("." not in value for value in values) else default
 
 
 def all_hosts(host: HostState, aggregates: Sequence[AggregateState], spec: RequestSpec, o: Plain) -> bool:
@@ -101,15 +108,15 @@ def aggregate_disk(host: HostState, aggregates: Sequence[AggregateState], spec: 
 
 
 def exact_core(host: HostState, aggregates: Sequence[AggregateState], spec: RequestSpec, o: Plain) -> bool:
-    return host.vcpus - host.vcpus_used == spec.vcpus
+    return host.vcpus - host.vcpus_reserved - host.vcpus_used == spec.vcpus
 
 
 def exact_ram(host: HostState, aggregates: Sequence[AggregateState], spec: RequestSpec, o: Plain) -> bool:
-    return host.memory_mib - host.memory_used_mib == spec.memory_mib
+    return host.memory_mib - host.memory_reserved_mib - host.memory_used_mib == spec.memory_mib
 
 
 def exact_disk(host: HostState, aggregates: Sequence[AggregateState], spec: RequestSpec, o: Plain) -> bool:
-    return host.disk_gib - host.disk_used_gib == spec.disk_gib
+    return host.disk_gib - host.disk_reserved_gib - host.disk_used_gib == spec.disk_gib
 
 
 def num_instances(host: HostState, aggregates: Sequence[AggregateState], spec: RequestSpec, o: Plain) -> bool:
@@ -117,7 +124,7 @@ def num_instances(host: HostState, aggregates: Sequence[AggregateState], spec: R
 
 
 def aggregate_num_instances(host: HostState, aggregates: Sequence[AggregateState], spec: RequestSpec, o: Plain) -> bool:
-    return host.num_instances < _number(aggregates, "max_instances_per_host", o.max_instances)
+    return host.num_instances < _limit(aggregates, "max_instances_per_host", o.max_instances)
 
 
 def io_ops(host: HostState, aggregates: Sequence[AggregateState], spec: RequestSpec, o: Plain) -> bool:
@@ -125,7 +132,7 @@ def io_ops(host: HostState, aggregates: Sequence[AggregateState], spec: RequestS
 
 
 def aggregate_io_ops(host: HostState, aggregates: Sequence[AggregateState], spec: RequestSpec, o: Plain) -> bool:
-    return host.io_ops < _number(aggregates, "max_io_ops_per_host", o.max_io_ops)
+    return host.io_ops < _limit(aggregates, "max_io_ops_per_host", o.max_io_ops)
 
 
 def isolated(host: HostState, aggregates: Sequence[AggregateState], spec: RequestSpec, o: Plain) -> bool:
@@ -281,8 +288,8 @@ def query(host: HostState, aggregates: Sequence[AggregateState], spec: RequestSp
 
 def image_properties(host: HostState, aggregates: Sequence[AggregateState], spec: RequestSpec, o: Plain) -> bool:
     given = spec.image_properties
-    arch = given.get("hw_architecture") or given.get("architecture") or ""
-    arch = {"amd64": "x86_64", "i386": "i686"}.get(arch.lower(), arch.lower())
+    arch = given.get("hw_architecture") or given.get("architecture") or o.architecture
+    arch = {"amd64": "x86_64", "i386": "i686", "arm64": "aarch64"}.get(arch.lower(), arch.lower())
     kind = (given.get("img_hv_type") or "").lower()
     mode = {"hv": "hvm", "pv": "xen"}.get((given.get("hw_vm_mode") or "").lower(), given.get("hw_vm_mode") or "")
     if not (arch or kind or mode):
@@ -303,7 +310,7 @@ def capabilities(host: HostState, aggregates: Sequence[AggregateState], spec: Re
     own = {"hypervisor_type": host.hypervisor_type, "num_instances": host.num_instances, "host": host.name}
     for key, requirement in spec.extra_specs.items():
         parts = key.split(":")
-        if len(parts) == 1 and parts[0] not in own:
+        if len(parts) == 1 and parts[0] not in own and parts[0] not in host.capabilities:
             continue
         if len(parts) > 1 and parts[0] != "capabilities":
             continue

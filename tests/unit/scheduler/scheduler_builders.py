@@ -1,7 +1,10 @@
 """Hosts, tables and requests for tests, with defaults where a test does not care."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kilonova.base.config import Config
+from kilonova.launch.plugins import load_filter
 from kilonova.model.host import AggregateState, HostState
 from kilonova.model.request_spec import RequestSpec
 from kilonova.scheduler.table import HostTable
@@ -84,3 +87,35 @@ def a_request(*server_ids: str, **values: Any) -> RequestSpec:
         "root_gib": 10,
     }
     return RequestSpec(**{**defaults, **values})
+
+
+def passing(
+    name: str,
+    table: HostTable,
+    spec: RequestSpec | None = None,
+    *,
+    sections: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: Any,
+) -> list[str]:
+    """Hosts that the filter of this name passes, by name.
+
+    Args:
+        options: of ``[filter_scheduler]``.
+        sections: options of other sections.
+    """
+    each = load_filter(name, Config(overrides={"filter_scheduler": options, **(sections or {})}))
+    mask = each.mask(table, spec if spec is not None else a_request())
+    return sorted(host for host, row in table.row_of.items() if mask[row])
+
+
+def only_complaint(table: HostTable) -> str:
+    """The one thing that a rule complained about."""
+    [complaint] = table.complaints
+    return complaint
+
+
+def chi_square(counts: Iterable[int]) -> float:
+    """How far counts are from all being equal."""
+    numbers = list(counts)
+    mean = sum(numbers) / len(numbers)
+    return sum((number - mean) ** 2 / mean for number in numbers)

@@ -73,7 +73,12 @@ hosts = st.fixed_dictionaries(
             ]
         ),
         "capabilities": st.sampled_from(
-            [{}, {"trust_lvl": "trusted"}, {"trust_lvl": "untrusted", "gen": {"cpu": "9"}}, {"gen": {"cpu": "x"}}]
+            [
+                {},
+                {"trust_lvl": "trusted", "ssd": "true"},
+                {"trust_lvl": "untrusted", "gen": {"cpu": "9"}},
+                {"gen": {"cpu": "x"}},
+            ]
         ),
         "metrics": st.sampled_from([{}, {"cpu": 0.5}, {"cpu": 0.1, "net": 7.0}]),
         "host_ip": st.sampled_from(["192.0.2.1", "192.0.2.130", "2001:db8::1", "", "not an address"]),
@@ -163,6 +168,7 @@ def filter_of(name: str, plain: Plain) -> Filter:
                     "isolated_images": plain.isolated_images,
                     "restrict_isolated_hosts_to_isolated_images": plain.restrict,
                     "aggregate_image_properties_isolation_namespace": plain.namespace,
+                    "image_properties_default_architecture": plain.architecture,
                 },
                 "metrics": {"weight_setting": tuple(f"{name}=1" for name in plain.metrics)},
             }
@@ -202,6 +208,7 @@ def test_every_filter_has_a_plain_rule() -> None:
     request_values=requests,
     restrict=st.booleans(),
     namespace=st.sampled_from(["", "ns"]),
+    architecture=st.sampled_from(["", "x86_64", "arm64"]),
 )
 def test_the_mask_is_what_the_rule_says_of_each_host(
     name: str,
@@ -210,8 +217,9 @@ def test_the_mask_is_what_the_rule_says_of_each_host(
     request_values: dict[str, Any],
     restrict: bool,
     namespace: str,
+    architecture: str,
 ) -> None:
-    plain = Plain(restrict=restrict, namespace=namespace)
+    plain = Plain(restrict=restrict, namespace=namespace, architecture=architecture)
     each = filter_of(name, plain)
     spec = a_request(**request_values)
     table = table_of(host_values, aggregate_values)

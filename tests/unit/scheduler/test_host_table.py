@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduler_builders import a_host, a_request, aggregate_states, host_table
 
+from kilonova.scheduler.columns import Group
 from kilonova.scheduler.needs import needs_of
-from kilonova.scheduler.table import Group, HostTable
+from kilonova.scheduler.table import HostTable
 
 
 def free(table: HostTable, name: str = "h0") -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ import pytest
 
 from kilonova.base.clock import SystemClock
 from kilonova.model.errors import ClaimLost, Conflict
-from kilonova.model.host import HostReport
+from kilonova.model.host import Amount, HostReport
 from kilonova.store.engine import Store
 from kilonova.store.queries import allocations, hosts, services
 
@@ -73,7 +73,7 @@ async def test_the_next_candidate_is_taken_when_the_first_is_full(store: Store) 
     chosen = await store.run(
         allocations.claim_first, server_id="s", candidates=candidates, amounts={"MEMORY_MB": 512, "DISK_GB": 1}
     )
-    assert chosen == (second, "h2")
+    assert chosen == (second, "h2", {"h1": "MEMORY_MB"})
     assert await used(store, "h1") == (0, 0, 0)
     assert await used(store, "h2") == (0, 512, 1)
 
@@ -94,6 +94,30 @@ async def test_a_report_never_changes_what_is_used(store: Store) -> None:
     await store.run(allocations.claim_first, server_id="s", candidates=[(host, "h1")], amounts={"VCPU": 3})
     await store.run(hosts.record_report, a_report("h1", vcpus=2, running_vms=7), uuid="x", at=NOW)
     assert (await used(store, "h1"))[0] == 3
+
+
+async def test_a_ratio_that_the_host_changed_is_in_force(store: Store) -> None:
+    host = await add_host(store, "h1")  # 4 CPUs, ratio 2: 8 places
+    assert await store.run(hosts.record_report, a_report("h1", vcpus_ratio=1.1), uuid="x", at=NOW)
+    assert not await store.run(hosts.record_report, a_report("h1", vcpus_ratio=1.1), uuid="x", at=NOW)
+    claim = {"candidates": [(host, "h1")], "amounts": {"VCPU": 2}}
+    await store.run(allocations.claim_first, server_id="a", **claim)
+    await store.run(allocations.claim_first, server_id="b", **claim)
+    with pytest.raises(ClaimLost):
+        await store.run(allocations.claim_first, server_id="c", **claim)
+
+
+async def test_a_resource_that_is_gone_is_told_once(store: Store) -> None:
+    host = await add_host(store, "h1")
+    license = {"CUSTOM_LICENSE": Amount(total=2)}
+    assert await store.run(hosts.record_report, a_report("h1", more=license), uuid="x", at=NOW)
+    amounts = {"CUSTOM_LICENSE": 1}
+    await store.run(allocations.claim_first, server_id="s", candidates=[(host, "h1")], amounts=amounts)
+    assert await store.run(hosts.record_report, a_report("h1"), uuid="x", at=NOW)
+    assert not await store.run(hosts.record_report, a_report("h1"), uuid="x", at=NOW)
+    await store.run(allocations.release, server_id="s")
+    assert await store.run(hosts.record_report, a_report("h1"), uuid="x", at=NOW), "its row goes now"
+    assert not await store.run(hosts.record_report, a_report("h1"), uuid="x", at=NOW)
 
 
 async def test_the_feed_tells_what_changed_and_nothing_else(store: Store) -> None:

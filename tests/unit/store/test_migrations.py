@@ -36,7 +36,7 @@ def test_a_migration_that_fails_leaves_the_former_schema(tmp_path: Path) -> None
     store = Store.open(f"sqlite:///{tmp_path / 'db.sqlite'}", inline=True)
     with store.engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE flavors (wrong INTEGER)"))
-    with pytest.raises(sa.exc.OperationalError):
+    with pytest.raises(migrations.MigrationFailed, match="flavors already exists"):
         migrations.upgrade(store.engine)
     assert _tables(store) == {"flavors"}
     assert migrations.current(store.engine) is None

@@ -1,6 +1,6 @@
 """``/os-services``, ``/os-hypervisors``, ``/os-availability-zone`` and ``/limits`` of the Compute API v2.1."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -13,7 +13,7 @@ from kilonova.api.http.views import Field, View
 from kilonova.cloud.cloud import Cloud
 from kilonova.cloud.hosts import Zone
 from kilonova.model.errors import BadRequest, NotFound
-from kilonova.model.service import Hypervisor, Service
+from kilonova.model.service import Hypervisor, Service, ServiceEvent
 
 # ---- services -------------------------------------------------------------------------------------------------
 
@@ -41,6 +41,18 @@ class ServiceQuery(Struct, kw_only=True):
 
     host: str | None = None
     binary: str | None = None
+    state_since: Literal["true", "false"] = "false"
+    """Of our own: ``true`` adds to each service since when it is up or down. Not without being asked: clients that
+    check answers against the Compute API's schema refuse what it does not name."""
+
+
+class ServiceEventsQuery(Struct, kw_only=True):
+    """Query of ``GET /kilonova-service-events``."""
+
+    host: str | None = None
+    binary: str | None = None
+    marker: Annotated[int, Meta(ge=1)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
 class ServiceUpdate(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -65,7 +77,35 @@ async def list_services(cloud: Cloud, req: Request, query: ServiceQuery) -> Repl
     """Every service of the cloud, with its state."""
     name = query.binary.removeprefix("nova-") if query.binary else None
     found = await cloud.hosts.services(service=name, host=query.host)
-    return Reply({"services": [SERVICE.render(service, req.microversion) for service in found]})
+    views = [SERVICE.render(service, req.microversion) for service in found]
+    if query.state_since == "true":
+        for view, service in zip(views, found, strict=True):
+            view["state_since"] = timestamp_us(service.state_since)
+    return Reply({"services": views})
+
+
+@api.route("GET", "/kilonova-service-events", policy="kilonova:service-events:list")
+async def list_service_events(cloud: Cloud, req: Request, query: ServiceEventsQuery) -> Reply:
+    """When services came, went and were switched off, and why; newest first. `marker` is the last id of the page
+    before."""
+    found = await cloud.hosts.service_events(
+        service=query.binary.removeprefix("nova-") if query.binary else None,
+        host=query.host,
+        before_id=query.marker,
+        limit=query.limit,
+    )
+    return Reply({"service_events": [_service_event(event) for event in found]})
+
+
+def _service_event(event: ServiceEvent) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "binary": f"nova-{event.service}",
+        "host": event.host,
+        "event": event.event.value,
+        "cause": event.cause,
+        "at": timestamp_us(event.at),
+    }
 
 
 @api.route("PUT", "/os-services/{service_id}", policy="os_compute_api:os-services:update", since="2.53")

@@ -99,16 +99,20 @@ async def show_keypair(cloud: Cloud, req: Request, name: str, query: KeyPairQuer
     return Reply({"keypair": DETAIL.render(await cloud.keypairs.get(owner, name), req.microversion)})
 
 
-@api.route("POST", "/os-keypairs", policy=None, body_key="keypair", status=200, until="2.1")
-@api.route("POST", "/os-keypairs", policy=None, body_key="keypair", status=201, since="2.2")
+@api.route("POST", "/os-keypairs", policy=None, body_key="keypair", status=200, until="2.1", once=True)
+@api.route("POST", "/os-keypairs", policy=None, body_key="keypair", status=201, since="2.2", once=True)
 async def create_keypair(cloud: Cloud, req: Request, body: KeyPairCreate) -> Reply:
     """Import a public key, or have a pair made; the private half comes back only now."""
     owner = _owner(cloud, req, "create", body.user_id)
     if body.public_key is None and req.microversion >= NO_GENERATION:
         raise BadRequest("public_key is required; make the pair on your own machine (ssh-keygen -t ed25519).")
-    made, private_key = await cloud.keypairs.create(
-        req.ctx, owner, body.name, public_key=body.public_key, type=body.type
+    req.answers_with(lambda pair: _made(req, *pair))
+    return _made(
+        req, *await cloud.keypairs.create(req.ctx, owner, body.name, public_key=body.public_key, type=body.type)
     )
+
+
+def _made(req: Request, made: KeyPair, private_key: str | None) -> Reply:
     view = MADE.render(made, req.microversion)
     if private_key is not None:
         view["private_key"] = private_key

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from functools import partial
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -14,7 +15,7 @@ from kilonova.api.http.paging import next_links, page_size
 from kilonova.api.http.routing import Reply, Request
 from kilonova.api.http.schema import Since, Until
 from kilonova.cloud.cloud import Cloud
-from kilonova.cloud.servers import ServerRequest
+from kilonova.cloud.servers import Created, ServerRequest
 from kilonova.model.errors import BadRequest, NotFound
 from kilonova.model.server import Page, RequestedNetwork, ServerFilter
 from kilonova.model.states import STATUSES, VMState
@@ -168,14 +169,18 @@ class ServerQuery(Struct, kw_only=True):
 # ---- create -------------------------------------------------------------------------------------------------
 
 
-@api.route("POST", "/servers", policy="os_compute_api:servers:create", status=202)
+@api.route("POST", "/servers", policy="os_compute_api:servers:create", status=202, once=True)
 async def create_server(cloud: Cloud, req: Request, body: CreateBody) -> Reply:
     """Accept one server or several equal ones. The build goes on as a task; the client polls the Location."""
-    wanted = body.server
-    made = await cloud.servers.create(
-        req.ctx, _request(wanted, body, networks_required=req.microversion >= NETWORKS_REQUIRED)
-    )
-    if boolean("return_reservation_id", str(wanted.return_reservation_id)):
+    request = _request(body.server, body, networks_required=req.microversion >= NETWORKS_REQUIRED)
+    by_reservation = bool(boolean("return_reservation_id", str(body.server.return_reservation_id)))
+    render = partial(_created, req, by_reservation)
+    req.answers_with(render)
+    return render(await cloud.servers.create(req.ctx, request))
+
+
+def _created(req: Request, by_reservation: bool, made: Created) -> Reply:
+    if by_reservation:
         return Reply({"reservation_id": made.reservation_id})
     first = made.servers[0]
     view = {

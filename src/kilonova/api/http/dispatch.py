@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from kilonova.api.http.bodies import Source, check_announced, check_media_type, chunks, read_all
 from kilonova.api.http.json_text import parse, shown
 from kilonova.api.http.microversions import UNVERSIONED, Version
-from kilonova.api.http.request import CloudParts, Reply, Request
+from kilonova.api.http.request import CloudParts, Reply, Request, kept
 from kilonova.api.http.routing import Api, Route
 from kilonova.api.http.schema import parse_query
 from kilonova.model.context import RequestContext
-from kilonova.model.errors import BadRequest, NotFound
+from kilonova.model.errors import BadRequest, NotFound, Repeated
 
 
 @dataclass(slots=True)
@@ -75,6 +77,7 @@ class Endpoint:
             call.headers,
             params,
             self._cloud.identity,
+            route.status,
         )
         arguments = _path_arguments(route, path)
         takes = route.takes
@@ -85,12 +88,34 @@ class Endpoint:
         if route.query is not None:
             arguments["query"] = route.query.read_pairs(params, version)
         if route.body is not None:
-            arguments["body"] = await _body(route, call, source, version)
+            raw = await _read_body(route, call, source)
+            arguments["body"] = _body(route, call, raw, version)
+            given = call.headers.get("idempotency-key")
+            if route.once and given is not None:
+                return await self._once(route, request, arguments, given, raw)
         elif "stream" in takes:
             check_media_type(call.headers, route.accepts)
             check_announced(call.headers, route.max_body)
             arguments["stream"] = chunks(source, call.headers, route.max_body, call.incoming)
         reply = await route.handler(**arguments)
+        return reply, reply.status or route.status
+
+    async def _once(
+        self, route: Route, request: Request, arguments: dict[str, Any], given: str, raw: bytes
+    ) -> tuple[Reply, int]:
+        """The handler's reply, or that to the first request with the same key."""
+        answers = self._cloud.answers
+        once = answers.once(request.ctx, f"{request.method} {request.path}", given, raw)
+        if known := await answers.find(once):
+            return _again(known)
+        request.ctx = msgspec.structs.replace(request.ctx, once=once)
+        try:
+            reply = await route.handler(**arguments)
+        except Repeated:  # somebody was faster
+            known = await answers.find(once, wait=True)
+            assert known is not None
+            return _again(known)
+        await answers.keep(once, *kept(reply, route.status))
         return reply, reply.status or route.status
 
     def _pick(self, version: Version, call: Call) -> Route:
@@ -121,10 +146,19 @@ def _path_arguments(route: Route, values: Sequence[str]) -> dict[str, Any]:
     return arguments
 
 
-async def _body(route: Route, call: Call, source: Source, version: Version) -> Any:
+def _again(known: tuple[int, Any]) -> tuple[Reply, int]:
+    status, (headers, body) = known
+    return Reply(body, {**headers, "Idempotency-Replayed": "true"}, status), status
+
+
+async def _read_body(route: Route, call: Call, source: Source) -> bytes:
+    assert route.max_body is not None
+    return await read_all(source, call.headers, route.max_body, call.incoming)
+
+
+def _body(route: Route, call: Call, raw: bytes, version: Version) -> Any:
     schema = route.body
-    assert schema is not None and route.max_body is not None
-    raw = await read_all(source, call.headers, route.max_body, call.incoming)
+    assert schema is not None
     if not raw:
         if route.body_optional:
             return schema.read({}, version)

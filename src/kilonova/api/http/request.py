@@ -1,6 +1,6 @@
 """What a handler is given and what it gives back; nothing of the web framework shows through."""
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -8,7 +8,8 @@ from urllib.parse import quote
 from kilonova.api.http.microversions import Version
 from kilonova.base.clock import Clock
 from kilonova.base.ids import Ids
-from kilonova.model.context import RequestContext
+from kilonova.base.metrics import CollectorRegistry
+from kilonova.model.context import Answer, Once, RequestContext
 
 
 class Identity(Protocol):
@@ -44,6 +45,21 @@ class Parts(Protocol):
     def ids(self) -> Ids: ...
 
 
+class KeptAnswers(Protocol):
+    """What was answered to requests that shall have one effect, see `kilonova.cloud.answers.Answers`."""
+
+    def once(self, ctx: RequestContext, what: str, given: str, body: bytes) -> Once: ...
+    def find(self, once: Once, *, wait: bool = False) -> Awaitable[tuple[int, Any] | None]: ...
+    def keep(self, once: Once, status: int, answer: Any) -> Awaitable[None]: ...
+
+
+class HasRegistry(Protocol):
+    """Who has the metrics of this process."""
+
+    @property
+    def registry(self) -> CollectorRegistry: ...
+
+
 class CloudParts(Protocol):
     """As much of `kilonova.cloud.cloud.Cloud` as the framework itself uses."""
 
@@ -51,6 +67,10 @@ class CloudParts(Protocol):
     def parts(self) -> Parts: ...
     @property
     def identity(self) -> Identity: ...
+    @property
+    def answers(self) -> KeptAnswers: ...
+    @property
+    def readiness(self) -> HasRegistry: ...
 
 
 @dataclass(slots=True)
@@ -72,6 +92,22 @@ class Request:
     params: list[tuple[str, str]]
     """The query, decoded, in the order sent; a handler mostly takes `query` instead."""
     identity: Identity
+    status: int = 200
+    """Of the answer, unless the handler says otherwise."""
+
+    def answers_with(self, render: Callable[[Any], "Reply | None"]) -> None:
+        """Say what will be answered once the thing is made, so that a repeated request is answered alike.
+
+        Args:
+            render: from what the use case made to the reply; None as long as more will be made.
+        """
+        if self.ctx.once is not None:
+
+            def answer(made: Any) -> Answer | None:
+                reply = render(made)
+                return None if reply is None else kept(reply, self.status)
+
+            self.ctx.once.render = answer
 
     def url(self, *path: str) -> str:
         """The absolute URL of something under the API's root: ``req.url("servers", server_id)``."""
@@ -101,3 +137,8 @@ class Reply:
     stream: AsyncIterator[bytes] | None = None
     content_type: str | None = None
     """None is JSON for a body, and ``application/octet-stream`` for bytes and streams."""
+
+
+def kept(reply: Reply, status: int) -> Answer:
+    """What is kept of a reply; `status` unless it has its own."""
+    return reply.status or status, [dict(reply.headers), reply.body]

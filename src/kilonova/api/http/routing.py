@@ -53,6 +53,7 @@ class Route:
     body_optional: bool
     accepts: Sequence[str]
     max_body: int | None
+    once: bool
     variables: tuple[str, ...]
     takes: frozenset[str]
     """Which of ``cloud req body query stream`` the handler wants."""
@@ -121,6 +122,7 @@ class Api:
         body_optional: bool = False,
         accepts: Sequence[str] = JSON_TYPES,
         max_body: int | None = MAX_BODY,
+        once: bool = False,
     ) -> Callable[[H], H]:
         """Register a handler.
 
@@ -134,6 +136,8 @@ class Api:
             body_optional: no body at all is an empty object.
             accepts: media types of the body.
             max_body: bytes; None is no limit (for `stream` only).
+            once: the header ``Idempotency-Key`` is honoured; the use case must do its work with
+                `kilonova.cloud.answers.once`.
         """
 
         def register(handler: H) -> H:
@@ -149,6 +153,7 @@ class Api:
                 body_optional=body_optional,
                 accepts=tuple(accepts),
                 max_body=max_body,
+                once=once,
             )
             for other in self.routes:
                 same = other.method == route.method and template(other.path) == template(route.path)

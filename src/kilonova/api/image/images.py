@@ -45,11 +45,16 @@ def view(image: Image) -> dict[str, Any]:
     return {**image.properties, **VIEW.render(image)}
 
 
-@api.route("POST", "/images", status=201)
+@api.route("POST", "/images", status=201, once=True)
 async def create_image(cloud: "Cloud", req: Request, body: dict[str, Any]) -> Reply:
     """Record a new image; its bytes come later."""
-    image = await cloud.images.create(req.ctx, image_request(body))
-    return Reply(view(image), {"Location": req.url("images", image.id)})
+    request = image_request(body)
+
+    def made(image: Image) -> Reply:
+        return Reply(view(image), {"Location": req.url("images", image.id)})
+
+    req.answers_with(made)
+    return made(await cloud.images.create(req.ctx, request))
 
 
 @api.route("GET", "/images")

@@ -120,6 +120,10 @@ def _made(one: str, views: list[dict[str, Any]], many: bool) -> Reply:
     return Reply({f"{one}s": views} if many else {one: views[0]})
 
 
+def _last_made(one: str, views: list[dict[str, Any]], count: int, many: bool) -> Reply | None:
+    return _made(one, views, many) if len(views) == count else None
+
+
 # ---- networks -----------------------------------------------------------------------------------------------
 
 
@@ -214,11 +218,14 @@ async def show_network(cloud: Cloud, req: Request, network_id: Uuid) -> Reply:
     return Reply({"network": network_view(network, as_admin=req.ctx.is_admin)})
 
 
-@api.route("POST", "/networks", status=201)
+@api.route("POST", "/networks", status=201, once=True)
 async def create_network(cloud: Cloud, req: Request, body: NetworkBody) -> Reply:
     """New networks."""
     items, many = _items(body, "network")
-    views = []
+    views: list[dict[str, Any]] = []
+    req.answers_with(
+        lambda made: _last_made("network", [*views, network_view(made, as_admin=req.ctx.is_admin)], len(items), many)
+    )
     for fields in items:
         _check_provider(fields)
         made = await cloud.networks.create_network(req.ctx, _owner(fields), _set(fields, NETWORK_COLUMNS))
@@ -353,11 +360,12 @@ async def show_subnet(cloud: Cloud, req: Request, subnet_id: Uuid) -> Reply:
     return Reply({"subnet": subnet_view(await cloud.networks.subnet(req.ctx, subnet_id))})
 
 
-@api.route("POST", "/subnets", status=201)
+@api.route("POST", "/subnets", status=201, once=True)
 async def create_subnet(cloud: Cloud, req: Request, body: SubnetBody) -> Reply:
     """New subnets."""
     items, many = _items(body, "subnet")
-    views = []
+    views: list[dict[str, Any]] = []
+    req.answers_with(lambda made: _last_made("subnet", [*views, subnet_view(made)], len(items), many))
     for fields in items:
         if isinstance(fields.network_id, UnsetType):
             raise BadRequest("Failed to parse request. Required attribute 'network_id' not specified.")
@@ -536,11 +544,14 @@ async def show_port(cloud: Cloud, req: Request, port_id: Uuid) -> Reply:
     return Reply({"port": port_view(await cloud.networks.port(req.ctx, port_id), as_admin=req.ctx.is_admin)})
 
 
-@api.route("POST", "/ports", status=201)
+@api.route("POST", "/ports", status=201, once=True)
 async def create_port(cloud: Cloud, req: Request, body: PortBody) -> Reply:
     """New ports."""
     items, many = _items(body, "port")
-    views = []
+    views: list[dict[str, Any]] = []
+    req.answers_with(
+        lambda made: _last_made("port", [*views, port_view(made, as_admin=req.ctx.is_admin)], len(items), many)
+    )
     for fields in items:
         if isinstance(fields.network_id, UnsetType):
             raise BadRequest("Failed to parse request. Required attribute 'network_id' not specified.")

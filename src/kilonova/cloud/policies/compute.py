@@ -189,6 +189,7 @@ _RULES: tuple[tuple[str, str, str], ...] = (
     ("os_compute_api:os-hosts:reboot", ADMIN, "Reboot a host (old form)."),
     ("os_compute_api:os-hosts:shutdown", ADMIN, "Shut a host down (old form)."),
     ("os_compute_api:os-hosts:start", ADMIN, "Start a host (old form)."),
+    ("kilonova:service-events:list", ADMIN, "See when services came, went and were switched off, and why."),
     ("kilonova:decisions:list", ADMIN, "See why the scheduler put a server where it is."),
     ("kilonova:what-if", ADMIN, "Ask where servers would go, without making any."),
     ("os_compute_api:os-aggregates:index", ADMIN, "List aggregates."),

@@ -14,17 +14,21 @@ import msgspec
 from kilonova.base.log import get_logger
 from kilonova.conductor.guests import guest_spec
 from kilonova.conductor.hands import Hands
-from kilonova.model.errors import NoValidHost
+from kilonova.model.devices import Held
+from kilonova.model.errors import GuestRejected, NoValidHost
+from kilonova.model.guest import CellPlan
+from kilonova.model.guest_layout import LayoutError, lay_out
+from kilonova.model.host import NumaCell
 from kilonova.model.metadata import InstanceFacts
 from kilonova.model.network_plans import PortPlan
-from kilonova.model.numa import MalformedTopology, guest_topology
+from kilonova.model.numa import GuestTopology, MalformedTopology, guest_topology
 from kilonova.model.pci import MalformedAlias, requests_of_flavor
 from kilonova.model.placing import named_by_hints, request_spec
 from kilonova.model.request_spec import Choice, PciRequest, RequestSpec
 from kilonova.model.server import Decision, Fault, Server
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.model.task import Failure
-from kilonova.store.queries import allocations, decisions, facts, groups, hosts, ports, servers
+from kilonova.store.queries import allocations, decisions, devices, facts, groups, hosts, ports, servers
 from kilonova.store.transactions import Tx
 from kilonova.tasks.kinds import Run, Step, TaskKind, Write
 
@@ -99,13 +103,17 @@ def _claim(
     run: Run[Hands],
 ) -> Mapping[str, Any]:
     at = run.clock.now()
-    _, host = allocations.claim_first(
+    claimed = allocations.claim_first(
         tx,
         server_id=server.id,
         candidates=[(candidate.host_id, candidate.host) for candidate in choice.candidates],
         amounts=spec.amounts(),
         fine=fine,
     )
+    host = claimed.host
+    explanation = msgspec.to_builtins(choice.explanation)
+    if claimed.races_lost:
+        explanation["races_lost"] = claimed.races_lost
     ports.allocate_for_server(
         tx,
         server_id=server.id,
@@ -116,7 +124,7 @@ def _claim(
         ids=run.ids,
         at=at,
     )
-    decisions.add(tx, _decision(server.id, request_id, attempt, host, msgspec.to_builtins(choice.explanation), at))
+    decisions.add(tx, _decision(server.id, request_id, attempt, host, explanation, at))
     servers.become(tx, server.id, at=at, task_state=TaskState.NETWORKING, host=host)
     return {"host": host}
 
@@ -135,14 +143,16 @@ def _decision(
 
 
 async def unplace(run: Run[Hands]) -> Write:
-    return partial(_unclaim, server_id=run.subject, host=run.host, at=run.clock.now())
+    # What every host would meet is not the fault of this one: the scheduler shall not avoid it.
+    is_hosts_fault = run.failure is None or run.failure.code not in FINAL
+    return partial(_unclaim, server_id=run.subject, host=run.host, is_hosts_fault=is_hosts_fault, at=run.clock.now())
 
 
-def _unclaim(tx: Tx, *, server_id: str, host: str | None, at: datetime) -> None:
+def _unclaim(tx: Tx, *, server_id: str, host: str | None, is_hosts_fault: bool, at: datetime) -> None:
     allocations.release(tx, server_id=server_id)
     ports.unbind_for_server(tx, server_id)
     servers.become(tx, server_id, at=at, task_state=TaskState.SCHEDULING, host=None)
-    if host is not None:
+    if host is not None and is_hosts_fault:
         hosts.count_build(tx, host, failed=True)
 
 
@@ -176,21 +186,44 @@ def _host(run: Run[Hands]) -> str:
 
 
 async def spawn(run: Run[Hands]) -> None:
-    server, told, plans = await run.services.store.read(_guest_rows, run.subject)
+    server, told, plans, held, host_cells = await run.services.store.read(_guest_rows, run.subject)
     image = await run.services.image_ref(server.image_id) if server.image_id else None
+    topology = guest_topology(_alone(server)) if held.cells else None
     spec = guest_spec(
         server,
         image=image,
         ports=plans,
         facts=told,
         admin_password=run.payload.get("admin_password", ""),
+        cells=_cells(topology, held, host_cells) if topology else (),
+        pci_devices=held.devices,
     )
     await run.services.compute(_host(run)).spawn(spec, epoch=run.epoch)
 
 
-def _guest_rows(tx: Tx, server_id: str) -> tuple[Server, InstanceFacts, list[PortPlan]]:
+def _cells(topology: GuestTopology, held: Held, host_cells: tuple[NumaCell, ...]) -> tuple[CellPlan, ...]:
+    try:
+        return lay_out(topology, held, host_cells)
+    except LayoutError as error:
+        raise GuestRejected(str(error)) from error
+
+
+def _guest_rows(tx: Tx, server_id: str) -> tuple[Server, InstanceFacts, list[PortPlan], Held, tuple[NumaCell, ...]]:
     server, told = facts.of_server(tx, server_id)
-    return server, told, ports.plans_for_server(tx, server_id)[1]
+    held, cells = devices.held_by(tx, server_id)
+    return server, told, ports.plans_for_server(tx, server_id)[1], held, cells
+
+
+def _alone(server: Server) -> RequestSpec:
+    """What the server asks for, by itself."""
+    return request_spec(
+        [server.id],
+        project_id=server.project_id,
+        user_id=server.user_id,
+        flavor=server.flavor,
+        image_id=server.image_id,
+        order=server.order,
+    )
 
 
 async def destroy(run: Run[Hands]) -> None:

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-import numpy as np
-
 from kilonova.scheduler.groups import members_by_host
 from kilonova.scheduler.hints import hint, hinted_servers
 from kilonova.scheduler.plugin import NOT_ASKED, ONCE, Group, HostTable, Mask, RequestSpec, Shortfall
@@ -101,16 +99,22 @@ class SimpleCIDRAffinityFilter:
     reads: Group = Group.FACTS
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return _block(spec) if spec.scheduler_hints.get("build_near_host_ip") else NOT_ASKED
+        return _block(spec) if hint(spec, "build_near_host_ip") else NOT_ASKED
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        if not spec.scheduler_hints.get("build_near_host_ip"):
+        if not hint(spec, "build_near_host_ip"):
             return hosts.everywhere(True)
         block = _network(_block(spec))
         if block is None:
             return hosts.everywhere(False)
-        near = [state is not None and _is_in(state.host_ip, block) for state in hosts.states]
-        return np.array(near, dtype=np.bool_)
+        mask = hosts.everywhere(False)
+        for row, state in enumerate(hosts.states):
+            if state is not None:
+                try:
+                    mask[row] = ipaddress.ip_address(state.host_ip) in block
+                except ValueError:
+                    hosts.complain(f"host '{state.name}': its address '{state.host_ip}' is none; it is near nothing")
+        return mask
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         if _network(_block(spec)) is None:
@@ -131,10 +135,3 @@ def _network(text: str) -> _Network | None:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         return None
-
-
-def _is_in(address: str, block: _Network) -> bool:
-    try:
-        return ipaddress.ip_address(address) in block
-    except ValueError:
-        return False

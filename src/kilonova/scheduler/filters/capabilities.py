@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kilonova.model.host import HostState
-from kilonova.scheduler.operators import matches
+from kilonova.scheduler.operators import fault_of, matches
 from kilonova.scheduler.plugin import NOT_ASKED, Group, HostTable, HostView, Mask, RequestSpec, Shortfall
 
 _SCOPE = "capabilities"
@@ -29,24 +29,27 @@ _OF_ROW = frozenset(
 class ComputeCapabilitiesFilter:
     """Pass hosts that are as the flavor's extra specs demand.
 
-    Looked at are keys ``capabilities:<attribute>[:<key>…]`` and, without a scope, keys that name an
-    attribute of hosts; other scopes belong to others. An attribute that is no property of hosts is
-    searched in the host's reported capabilities. A host that lacks what a scoped key names does not pass.
+    Looked at are keys ``capabilities:<attribute>[:<key>…]`` and keys without a scope; other scopes belong to
+    others. An attribute that is no property of hosts is searched in the host's reported capabilities. A host that
+    lacks what a scoped key names does not pass; a key without a scope says nothing of hosts that lack it.
     """
 
     name: str = "ComputeCapabilitiesFilter"
     reads: Group = Group.EVERYTHING
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        return tuple(demands(spec.extra_specs)) or NOT_ASKED
+        return demands(spec.extra_specs) or NOT_ASKED
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
         mask = hosts.everywhere(True)
-        for path, requirement in demands(spec.extra_specs):
-            mask &= self._answer(hosts, path, requirement)
+        for demand in demands(spec.extra_specs):
+            if fault := fault_of(demand.requirement):
+                hosts.complain(f"flavor '{spec.flavor_name}': {demand}, but {fault}; no host is so")
+            mask &= self._answer(hosts, demand)
         return mask
 
-    def _answer(self, hosts: HostTable, path: tuple[str, ...], requirement: str) -> Mask:
+    def _answer(self, hosts: HostTable, demand: "Demand") -> Mask:
+        path, requirement = demand.path, demand.requirement
         if path[0] in _OF_ROW:
             mask = hosts.everywhere(False)
             for row in np.flatnonzero(hosts.alive):
@@ -57,30 +60,41 @@ class ComputeCapabilitiesFilter:
         def is_met(profile: HostState) -> bool:
             first = getattr(profile, path[0]) if path[0] in _OF_PROFILE else profile.capabilities.get(path[0])
             value = _follow(first, path[1:])
-            return value is not None and matches(str(value), requirement)
+            return demand.lenient if value is None else matches(str(value), requirement)
 
-        return hosts.by_profile((self.name, path, requirement), is_met)
+        return hosts.by_profile((self.name, demand), is_met)
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
-        for path, requirement in demands(spec.extra_specs):
-            if not (self._answer(hosts, path, requirement) & among).any():
-                return Shortfall(f"meets the flavor's demand {':'.join(path)} = '{requirement}'")
+        for demand in demands(spec.extra_specs):
+            if not (self._answer(hosts, demand) & among).any():
+                return Shortfall(f"meets the flavor's demand {demand}", fault_of(demand.requirement))
         return Shortfall("meets all demands of the flavor on capabilities at once")
 
 
-def demands(extra_specs: dict[str, str]) -> list[tuple[tuple[str, ...], str]]:
-    """Path of attribute and keys, and requirement, of the extra specs that speak of hosts."""
-    found: list[tuple[tuple[str, ...], str]] = []
-    if not extra_specs:
-        return found
+@dataclass(frozen=True)
+class Demand:
+    """What one extra spec says of hosts."""
+
+    path: tuple[str, ...]
+    """Attribute, and keys into it."""
+    requirement: str
+    lenient: bool = False
+    """Whether hosts pass that lack the attribute."""
+
+    def __str__(self) -> str:
+        return f"{':'.join(self.path)} = '{self.requirement}'"
+
+
+def demands(extra_specs: dict[str, str]) -> tuple[Demand, ...]:
+    """Those of the extra specs that speak of hosts."""
+    found = []
     for key, requirement in sorted(extra_specs.items()):
         scope, *rest = key.split(":")
         if not rest:
-            if scope in _OF_ROW or scope in _OF_PROFILE:
-                found.append(((scope,), requirement))
+            found.append(Demand((scope,), requirement, lenient=scope not in _OF_ROW and scope not in _OF_PROFILE))
         elif scope == _SCOPE:
-            found.append((tuple(rest), requirement))
-    return found
+            found.append(Demand(tuple(rest), requirement))
+    return tuple(found)
 
 
 def _follow(value: Any, keys: tuple[str, ...]) -> Any:

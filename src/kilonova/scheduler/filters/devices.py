@@ -40,7 +40,7 @@ class PciPassthroughFilter:
             return hosts.everywhere(False)
         if not wanted:
             return hosts.everywhere(True)
-        return hosts.by_devices((self.name, _encoded(spec)), lambda devices: take(devices.pools, wanted) is not None)
+        return hosts.by_devices((self, _encoded(spec)), lambda devices: take(devices.pools, wanted) is not None)
 
     def _wanted(self, spec: RequestSpec) -> tuple[PciRequest, ...]:
         return (*spec.pci_requests, *requests_of_flavor(spec.extra_specs, self.options.aliases()))
@@ -81,7 +81,7 @@ class NUMATopologyFilter:
             return hosts.everywhere(False)
         if topology is None:
             return hosts.everywhere(True)
-        return hosts.by_devices((self.name, topology, _encoded(spec)), lambda devices: _fits(devices, topology, wanted))
+        return hosts.by_devices((self, topology, _encoded(spec)), lambda devices: _fits(devices, topology, wanted))
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         try:

@@ -1,4 +1,7 @@
-"""Hosts that the server fills to the brim: for bare machines, which take one server of their own size."""
+"""Hosts that the server fills to the brim: for bare machines, which take one server of their own size.
+
+Free is what the host has, less what it keeps for itself and what is used and promised. Allocation ratios do not count.
+"""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ class ExactCoreFilter:
         return spec.vcpus
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        mask: Mask = hosts.vcpus - hosts.vcpus_used == spec.vcpus
+        mask: Mask = hosts.vcpus - hosts.vcpus_reserved - hosts.vcpus_used == spec.vcpus
         return mask
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
@@ -36,7 +39,7 @@ class ExactRamFilter:
         return spec.memory_mib
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        mask: Mask = hosts.memory_mib - hosts.memory_used_mib == spec.memory_mib
+        mask: Mask = hosts.memory_mib - hosts.memory_reserved_mib - hosts.memory_used_mib == spec.memory_mib
         return mask
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
@@ -54,7 +57,7 @@ class ExactDiskFilter:
         return spec.disk_gib
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        mask: Mask = hosts.disk_gib - hosts.disk_used_gib == spec.disk_gib
+        mask: Mask = hosts.disk_gib - hosts.disk_reserved_gib - hosts.disk_used_gib == spec.disk_gib
         return mask
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kilonova.model.host import HostState
 from kilonova.scheduler.aggregates import Combination, split_values
-from kilonova.scheduler.operators import matches
+from kilonova.scheduler.operators import fault_of, matches
 from kilonova.scheduler.plugin import NOT_ASKED, Group, HostTable, Mask, RequestSpec, Shortfall
 
 _SCOPE = "aggregate_instance_extra_specs"
@@ -32,6 +32,9 @@ class AggregateInstanceExtraSpecsFilter:
         demands = _demands(spec)
         if not demands:
             return hosts.everywhere(True)
+        for key, requirement in demands:
+            if fault := fault_of(requirement):
+                hosts.complain(f"flavor '{spec.flavor_name}': {key} is '{requirement}', but {fault}; no host is so")
 
         def meets(aggregates: Combination) -> bool:
             return all(

@@ -38,18 +38,20 @@ class ImagePropertiesFilter:
 
     One of the host's supported instances must have all of what the image asks for; a host that reports
     none passes only images that ask for nothing. `img_hv_requested_version` (``>=6.0,<8``) counts together
-    with the others, as in the classic system, not by itself; one that cannot be read passes no host.
+    with the others, as in the classic system, not by itself; one that cannot be read passes no host. Images that
+    name no architecture have `image_properties_default_architecture`, if that is set.
     """
 
+    image_properties_default_architecture: str = ""
     name: str = "ImagePropertiesFilter"
     reads: Group = Group.FACTS
 
     def key(self, hosts: HostTable, spec: RequestSpec) -> Hashable:
-        asked = wanted(spec.image_properties)
+        asked = self._wanted(spec)
         return asked if any(asked[:3]) else NOT_ASKED
 
     def mask(self, hosts: HostTable, spec: RequestSpec) -> Mask:
-        arch, kind, mode, version = asked = wanted(spec.image_properties)
+        arch, kind, mode, version = asked = self._wanted(spec)
         if not (arch or kind or mode):
             return hosts.everywhere(True)
         if version and _predicates(version) is None:
@@ -63,7 +65,7 @@ class ImagePropertiesFilter:
         return hosts.by_profile((self.name, asked), can_run)
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
-        arch, kind, mode, version = wanted(spec.image_properties)
+        arch, kind, mode, version = self._wanted(spec)
         asks = [
             f"architecture {arch}" if arch else "",
             f"hypervisor type {kind}" if kind else "",
@@ -72,11 +74,11 @@ class ImagePropertiesFilter:
         ]
         return Shortfall(f"can run an image with {', '.join(part for part in asks if part)}")
 
-
-def wanted(properties: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Architecture, hypervisor type, mode and version that an image asks for; empty where it does not care."""
-    given = {what: _first(properties, names) for what, names in _NAMES.items()}
-    return (*canonical(given["arch"], given["type"], given["mode"]), given["version"])
+    def _wanted(self, spec: RequestSpec) -> tuple[str, str, str, str]:
+        """Architecture, hypervisor type, mode and version that the image asks for; empty where it does not care."""
+        given = {what: _first(spec.image_properties, names) for what, names in _NAMES.items()}
+        arch = given["arch"] or self.image_properties_default_architecture
+        return (*canonical(arch, given["type"], given["mode"]), given["version"])
 
 
 def _first(properties: dict[str, Any], names: tuple[str, ...]) -> str:

@@ -19,6 +19,9 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 
+_DEEPEST = 50
+"""Levels that a query may have."""
+
 
 class Unreadable(Exception):
     """The query is no query."""
@@ -66,7 +69,7 @@ def _read(given: Any) -> Any:
         return given
     try:
         return json.loads(given)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Unreadable("it is no JSON") from None
 
 
@@ -74,15 +77,17 @@ def _is_true(result: Any) -> bool:
     return any(result) if isinstance(result, list) else bool(result)
 
 
-def _ask(query: Any, host: HostView) -> Any:
+def _ask(query: Any, host: HostView, depth: int = 0) -> Any:
     """What a query (a list: operator and arguments) says of one host."""
+    if depth > _DEEPEST:
+        raise Unreadable(f"it is nested more than {_DEEPEST} deep")
     if not query:
         return True
     if not isinstance(query, list):
         raise Unreadable("each part must be a list")
     command, arguments = query[0], []
     for argument in query[1:]:
-        value = _is_true(_ask(argument, host)) if isinstance(argument, list) else _value(argument, host)
+        value = _is_true(_ask(argument, host, depth + 1)) if isinstance(argument, list) else _value(argument, host)
         if value is not None:
             arguments.append(value)
     if command == "and":

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from kilonova.scheduler.plugin import AtLeast, Column, Group, HostTable, IntColumn, Mask, RequestSpec, Shortfall
 
 
@@ -33,5 +31,5 @@ class AggregateNumInstancesFilter(NumInstancesFilter):
     reads: Group = Group.USAGE | Group.AGGREGATES
 
     def level(self, hosts: HostTable) -> Column:
-        limit: Column = hosts.aggregate_min("max_instances_per_host", self.max_instances_per_host)
-        return np.ceil(limit) - hosts.num_instances
+        limits: Column = hosts.aggregate_min("max_instances_per_host", self.max_instances_per_host, whole=True)
+        return limits - hosts.num_instances

@@ -33,7 +33,7 @@ class AvailabilityZoneFilter:
             zones = split_values(aggregates, _KEY)
             return wanted in zones if zones else wanted == self.default_availability_zone
 
-        return hosts.by_aggregates((self.name, wanted), is_in)
+        return hosts.by_aggregates((self, wanted), is_in)
 
     def missing(self, hosts: HostTable, spec: RequestSpec, among: Mask) -> Shortfall:
         return Shortfall(f"is in availability zone '{spec.availability_zone}'")

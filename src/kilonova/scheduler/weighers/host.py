@@ -79,7 +79,7 @@ class MetricsWeigher:
 
     options: MetricsOptions = field(default_factory=MetricsOptions)
     name: str = "MetricsWeigher"
-    multiplier_option: str = ""
+    multiplier_option: str = "metrics_weight_multiplier"
     reads: Group = Group.USAGE
 
     @property
@@ -92,6 +92,6 @@ class MetricsWeigher:
     def weigh(self, hosts: HostTable, spec: RequestSpec) -> Column:
         score = np.zeros(hosts.size)
         for name, ratio in self.options.ratios().items():
-            if ratio * self.multiplier:
+            if ratio:
                 score += hosts.metric(name) * ratio
         return np.where(np.isnan(score), self.options.weight_of_unavailable, score)

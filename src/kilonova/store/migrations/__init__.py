@@ -13,6 +13,10 @@ HERE = Path(__file__).parent
 VERSION_TABLE = "schema_version"
 
 
+class MigrationFailed(RuntimeError):
+    """The database refused a change; the message says what it said."""
+
+
 def revisions() -> list[str]:
     """All revisions, oldest first: the beginnings of the files' names, such as ``0001``."""
     return sorted(path.name.split("_")[0] for path in (HERE / "versions").glob("[0-9]*_*.py"))
@@ -56,4 +60,7 @@ def _alembic(engine: sa.Engine, verb: str, to: str) -> None:
     config.set_main_option("script_location", str(HERE))
     config.attributes["engine"] = engine
     run: Any = getattr(command, verb)
-    run(config, to)
+    try:
+        run(config, to)
+    except sa.exc.DBAPIError as error:
+        raise MigrationFailed(str(error.orig).splitlines()[0]) from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -41,6 +42,15 @@ _ALLOCATE = sa.insert(allocations)
 _FORGET = sa.delete(allocations).where(_al.server_id == sa.bindparam("server"))
 
 
+class Claimed(NamedTuple):
+    """Where a server has its room."""
+
+    host_id: int
+    host: str
+    races_lost: dict[str, str]
+    """Candidates that were better, and what somebody else had taken there in between."""
+
+
 def claim_first(
     tx: Tx,
     *,
@@ -48,8 +58,8 @@ def claim_first(
     candidates: Sequence[tuple[int, str]],
     amounts: Mapping[str, int],
     fine: FineNeeds = NOTHING_FINE,
-) -> tuple[int, str]:
-    """Claim on the first of `candidates` (pairs of host id and name) that still has room; which one it was.
+) -> Claimed:
+    """Claim on the first of `candidates` (pairs of host id and name) that still has room.
 
     A server that already holds a claim keeps it: claiming twice has the effect of once.
 
@@ -62,19 +72,19 @@ def claim_first(
     held = {row.host_id for row in tx.execute(_HELD, {"server": server_id})}
     for host_id, name in candidates:
         if host_id in held:
-            return host_id, name
+            return Claimed(host_id, name, {})
     if held:
         release(tx, server_id=server_id)
-    short = ""
+    races_lost: dict[str, str] = {}
     for host_id, name in candidates:
         lost = _try_claim(tx, server_id=server_id, host_id=host_id, amounts=amounts)
         if lost is None:
             lost = _try_fine(tx, server_id=server_id, host_id=host_id, fine=fine)
         if lost is None:
             hosts.touch(tx, [host_id])
-            return host_id, name
-        short = lost
-    raise ClaimLost(resource_class=short)
+            return Claimed(host_id, name, races_lost)
+        races_lost[name] = lost
+    raise ClaimLost(resource_class=next(reversed(races_lost.values()), ""))
 
 
 def _try_fine(tx: Tx, *, server_id: str, host_id: int, fine: FineNeeds) -> str | None:

@@ -34,10 +34,12 @@ def of_hosts(tx: Tx, host_ids: Collection[int] | None) -> dict[int, HostDevices]
     return {row.host_id: msgspec.convert(row.document, HostDevices) for row in tx.execute(query)}
 
 
-def held_by(tx: Tx, server_id: str) -> Held:
-    """What a server holds."""
+def held_by(tx: Tx, server_id: str) -> tuple[Held, tuple[NumaCell, ...]]:
+    """What a server holds, and the cells of the host where it holds it."""
     row = select_rows(tx, device_claims, {"server_id": server_id}).first()
-    return Held() if row is None else msgspec.convert(row.held, Held)
+    if row is None:
+        return Held(), ()
+    return msgspec.convert(row.held, Held), of_hosts(tx, [row.host_id])[row.host_id].cells
 
 
 def report(tx: Tx, host_id: int, cells: Sequence[NumaCell], devices: Sequence[PciDevice]) -> bool:

@@ -91,9 +91,10 @@ def record_report(
         "MEMORY_MB": (report.memory_mib, report.reserved_memory_mib, report.memory_ratio),
         "DISK_GB": (report.disk_gib, report.reserved_disk_gib, report.disk_ratio),
     }
+    columns = (_inv.resource_class, _inv.total, _inv.reserved, _inv.allocation_ratio)
     known = {
-        r.resource_class: (r.total, r.reserved)
-        for r in tx.execute(sa.select(_inv.resource_class, _inv.total, _inv.reserved).where(_inv.host_id == host_id))
+        r.resource_class: (r.total, r.reserved, round(r.allocation_ratio, _RATIO_DIGITS))
+        for r in tx.execute(sa.select(*columns).where(_inv.host_id == host_id))
     }
     for resource_class, (total, reserved, ratio) in totals.items():
         if resource_class not in known:
@@ -108,26 +109,29 @@ def record_report(
                 )
             )
             changed = True
-        elif known[resource_class] != (total, reserved):
+        elif known[resource_class] != (total, reserved, round(ratio, _RATIO_DIGITS)):
             tx.execute(
                 sa.update(inventories)
                 .where(_inv.host_id == host_id, _inv.resource_class == resource_class)
-                .values(total=total, reserved=reserved)
+                .values(total=total, reserved=reserved, allocation_ratio=ratio)
             )
             changed = True
     for resource_class in known.keys() - totals.keys():
         # What is still held there keeps its row, of which nothing more can be taken.
         where = (_inv.host_id == host_id, _inv.resource_class == resource_class)
-        tx.execute(sa.delete(inventories).where(*where, _inv.used == 0))
-        if known[resource_class] != (0, 0):
+        is_gone = tx.execute(sa.delete(inventories).where(*where, _inv.used == 0)).rowcount > 0
+        if is_gone or known[resource_class][:2] != (0, 0):
             tx.execute(sa.update(inventories).where(*where).values(total=0, reserved=0))
-        changed = True
+            changed = True
     if devices.report(tx, host_id, report.numa, report.pci):
         changed = True
     if changed:
         touch(tx, [host_id])
     return changed
 
+
+_RATIO_DIGITS = 4
+"""To which ratios are compared: databases keep some of them in four bytes."""
 
 _VOLATILE = {"vcpus_used", "memory_used_mib", "disk_used_gib", "running_vms", "uptime"}
 

@@ -1,13 +1,14 @@
 """Services: who is alive, who is disabled."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from kilonova.model.errors import Conflict, NotFound
-from kilonova.model.service import Service
+from kilonova.model.service import Service, ServiceChange
+from kilonova.store.queries import service_events
 from kilonova.store.tables.hosts import services
 from kilonova.store.transactions import Tx
 
@@ -28,6 +29,9 @@ def _service(row: Any) -> Service:
         last_seen_at=row.last_seen_at,
         updated_at=row.updated_at,
     )
+
+
+_BACK = "It reports again."
 
 
 def register(
@@ -58,6 +62,7 @@ def register(
                 updated_at=at,
             )
         )
+        service_events.add(tx, [(service, host)], ServiceChange.UP, "It reported for the first time.", at=at)
         return True
     if row.agent_id != agent_id and row.is_up and not owner_is_dead:
         raise Conflict(
@@ -74,6 +79,8 @@ def register(
             last_seen_at=at,
         )
     )
+    if not row.is_up:
+        service_events.add(tx, [(service, host)], ServiceChange.UP, _BACK, at=at)
     return not row.is_up
 
 
@@ -110,6 +117,7 @@ def seen(tx: Tx, when: Mapping[Name, datetime], *, at: datetime) -> tuple[list[N
             sa.update(services).where(*_OF_NAME).values(is_up=True, state_since=at),
             [{"s": service, "h": host} for service, host in back],
         )
+        service_events.add(tx, back, ServiceChange.UP, _BACK, at=at)
     return back, [name for name in sorted(when) if name not in state]
 
 
@@ -118,7 +126,7 @@ def mark_silent(tx: Tx, *, before: datetime, at: datetime) -> list[Name]:
     is_silent = (_c.is_up, _c.last_seen_at < before)
     names = sorted((row.service, row.host) for row in tx.execute(sa.select(_c.service, _c.host).where(*is_silent)))
     # Another conductor may hear of one at this very moment: the condition is asked once more.
-    return [
+    silent = [
         (service, host)
         for service, host in names
         if tx.execute(
@@ -127,6 +135,9 @@ def mark_silent(tx: Tx, *, before: datetime, at: datetime) -> list[Name]:
             .values(is_up=False, state_since=at)
         ).rowcount
     ]
+    cause = f"Nothing was heard of it since {before:%Y-%m-%d %H:%M:%S} UTC or before."
+    service_events.add(tx, silent, ServiceChange.DOWN, cause, at=at)
+    return silent
 
 
 def any_silent(tx: Tx, *, before: datetime) -> bool:
@@ -162,10 +173,31 @@ def change(tx: Tx, uuid: str, *, at: datetime, **values: Any) -> Service:
     Raises:
         NotFound
     """
+    before = get(tx, uuid)
+    if values.get("forced_down", before.forced_down) != before.forced_down:
+        values["state_since"] = at
     tx.execute(sa.update(services).where(_c.uuid == uuid).values(updated_at=at, **values))
-    return get(tx, uuid)
+    after = get(tx, uuid)
+    for event, cause in _told(before, after):
+        service_events.add(tx, [(after.service, after.host)], event, cause, at=at)
+    return after
 
 
-def delete(tx: Tx, uuid: str) -> None:
-    """Forget a service."""
+def _told(before: Service, after: Service) -> Iterator[tuple[ServiceChange, str]]:
+    if (before.disabled, before.disabled_reason) != (after.disabled, after.disabled_reason):
+        event = ServiceChange.DISABLED if after.disabled else ServiceChange.ENABLED
+        yield event, after.disabled_reason or "An administrator asked for it."
+    if before.forced_down != after.forced_down:
+        event = ServiceChange.FORCED_DOWN if after.forced_down else ServiceChange.NOT_FORCED_DOWN
+        yield event, "An administrator asked for it."
+
+
+def delete(tx: Tx, uuid: str, *, at: datetime) -> None:
+    """Forget a service.
+
+    Raises:
+        NotFound
+    """
+    gone = get(tx, uuid)
+    service_events.add(tx, [(gone.service, gone.host)], ServiceChange.DELETED, "An administrator asked for it.", at=at)
     tx.execute(sa.delete(services).where(_c.uuid == uuid))

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from kilonova.model.errors import Busy
 from kilonova.model.task import Failure, StepRecord, Task
+from kilonova.store.tables.servers import servers
 from kilonova.store.tables.tasks import task_steps, task_subjects, tasks
 from kilonova.store.transactions import Tx, insert_if_absent, insert_row
 
@@ -298,6 +299,20 @@ def prune(tx: Tx, *, before: datetime, limit: int = 500) -> int:
         tx.execute(sa.delete(task_steps).where(task_steps.c.task_id.in_(ids)))
         tx.execute(sa.delete(tasks).where(_t.id.in_(ids)))
     return len(ids)
+
+
+def prune_subjects(tx: Tx, *, before: datetime, limit: int = 500) -> int:
+    """Forget the epochs of servers that were deleted before `before`; how many. Those of others must last."""
+    gone = sa.select(servers.c.id).where(servers.c.deleted_at < before)
+    subjects = [
+        row.subject
+        for row in tx.execute(
+            sa.select(_s.subject).where(_s.live_task.is_(None), _s.subject.in_(gone)).order_by(_s.subject).limit(limit)
+        )
+    ]
+    if subjects:
+        tx.execute(sa.delete(task_subjects).where(_s.subject.in_(subjects), _s.live_task.is_(None)))
+    return len(subjects)
 
 
 def epochs_of(tx: Tx, subjects: Sequence[str]) -> dict[str, int]:

@@ -24,6 +24,19 @@ services = sa.Table(
     sa.Index("services_seen", "is_up", "last_seen_at"),
 )
 
+service_events = sa.Table(
+    "service_events",
+    CELL,
+    sa.Column("id", Serial, primary_key=True),
+    sa.Column("service", sa.String(64), nullable=False),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("event", sa.String(32), nullable=False, comment="a kilonova.model.service.ServiceChange"),
+    sa.Column("cause", sa.String(255), nullable=False),
+    sa.Column("at", Timestamp, nullable=False),
+    sa.Index("service_events_at", "at"),
+    sa.Index("service_events_name", "host", "service"),
+)
+
 hosts = sa.Table(
     "hosts",
     CELL,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from kilonova.base.config import ConfigError
 from kilonova.model.host import NumaCell, Pages, PciDevice
 
 _DEVICES = re.compile(r"([0-9a-f]{4}):([0-9a-f]{4})=(\d{1,3})", re.IGNORECASE)
@@ -10,7 +11,7 @@ _DEVICES = re.compile(r"([0-9a-f]{4}):([0-9a-f]{4})=(\d{1,3})", re.IGNORECASE)
 HUGE_PAGE_KIB = 2048
 
 
-class HardwareError(ValueError):
+class HardwareError(ConfigError):
     """An option of ``[fake]`` cannot be read; the message says how it is written."""
 
 

@@ -30,8 +30,8 @@ from kilonova.model.errors import (
 from kilonova.model.guest import GuestSpec, GuestState
 from kilonova.model.host import HostReport
 from kilonova.model.states import PowerState
-from kilonova.virt.driver import ConsoleLog, ImageSource, Remains, VirtDriver
-from kilonova.virt.libvirt import config_drive, kvm_probe
+from kilonova.virt.driver import ConsoleLog, ImageSource, ImageUse, Remains, VirtDriver, capabilities
+from kilonova.virt.libvirt import config_drive, host_xml, kvm_probe
 from kilonova.virt.libvirt.daemons import Daemons
 from kilonova.virt.libvirt.domain_xml import NAMESPACE, Machine, domain_xml
 
@@ -40,6 +40,13 @@ T = TypeVar("T")
 
 CALL_S = 120.0
 """Seconds after which a call to libvirt is given up."""
+
+DISK_OVERCOMMIT = 16
+"""Overlays take only what guests write: what is claimed may be over what is free, which the scheduler's ratios decide.
+Over this many times it is a mistake."""
+
+MOST_VCPUS = 255
+"""Of QEMU's q35 machine without an interrupt-remapping IOMMU."""
 
 _POWER = {
     libvirt.VIR_DOMAIN_RUNNING: PowerState.RUNNING,
@@ -80,7 +87,7 @@ class LibvirtOptions:
     """Memory in MiB for translated code of each emulated guest."""
 
 
-class LibvirtDriver(VirtDriver, ConsoleLog, Remains):
+class LibvirtDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
     """Guests of one host."""
 
     name: ClassVar[str] = "libvirt"
@@ -112,6 +119,7 @@ class LibvirtDriver(VirtDriver, ConsoleLog, Remains):
         self._connection: Any = None
         self._boots = asyncio.Semaphore(options.max_concurrent_boots)
         self._virtualization = ""
+        self._making: dict[str, str] = {}  # server to image, of guests that are not defined yet
         self._machine = Machine("qemu", owner, options.tb_cache_mib)
 
     # ---- connection ---------------------------------------------------------------------------------
@@ -177,7 +185,7 @@ class LibvirtDriver(VirtDriver, ConsoleLog, Remains):
     # ---- the host -----------------------------------------------------------------------------------
 
     async def report(self) -> HostReport:
-        version = await self._call(lambda connection: connection.getVersion())
+        version, capable = await self._call(lambda connection: (connection.getVersion(), connection.getCapabilities()))
         memory = _meminfo()
         disk = shutil.disk_usage(self._directory)
         guests = await self.list_guests()
@@ -198,6 +206,8 @@ class LibvirtDriver(VirtDriver, ConsoleLog, Remains):
             vcpus_used=sum(guest.vcpus for guest in guests.values()),
             running_vms=sum(guest.power_state is PowerState.RUNNING for guest in guests.values()),
             uptime=_uptime(),
+            roles=tuple(sorted(capabilities(self))),
+            numa=host_xml.numa_cells(capable),
         )
 
     async def list_guests(self) -> Mapping[str, GuestState]:
@@ -244,9 +254,10 @@ class LibvirtDriver(VirtDriver, ConsoleLog, Remains):
 
     async def spawn(self, spec: GuestSpec) -> None:
         async with self._boots:
+            if await self._call(lambda connection: self._is_there(connection, spec)):
+                return
+            self._making[spec.server_id] = spec.image.id if spec.image else ""
             try:
-                if await self._call(lambda connection: self._runs(connection, spec)):
-                    return
                 await self._make_disks(spec)
                 xml = domain_xml(spec, self._instances / spec.server_id, self._machine)
                 await self._call(lambda connection: self._define_and_start(connection, spec, xml))
@@ -255,8 +266,11 @@ class LibvirtDriver(VirtDriver, ConsoleLog, Remains):
                 with contextlib.suppress(Exception):
                     await asyncio.shield(self.destroy(spec.server_id))
                 raise
+            finally:
+                del self._making[spec.server_id]
 
-    def _runs(self, connection: Any, spec: GuestSpec) -> bool:
+    def _is_there(self, connection: Any, spec: GuestSpec) -> bool:
+        """Whether the guest was made before; then it runs, if it shall. Its disks may hold data, and stay."""
         domain = self._find(connection, spec.server_id)
         if domain is None:
             return False
@@ -267,9 +281,7 @@ class LibvirtDriver(VirtDriver, ConsoleLog, Remains):
     async def _make_disks(self, spec: GuestSpec) -> None:
         if spec.image is None:
             raise GuestRejected("This driver starts guests from images only.")
-        free_mib = _meminfo()["MemAvailable"] // 1024
-        if spec.memory_mib > free_mib:
-            raise InsufficientResources(f"The guest needs {spec.memory_mib} MiB; the host has {free_mib} MiB left.")
+        self._check_fits(spec)
         base = await self._images.path_of(spec.image)
         directory = self._instances / spec.server_id
         directory.mkdir(exist_ok=True)
@@ -279,6 +291,18 @@ class LibvirtDriver(VirtDriver, ConsoleLog, Remains):
             await self._in_thread(lambda: _overlay(base, spec, overlay))
         if spec.config_drive:
             await self._in_thread(lambda: config_drive.make(spec, directory / "config.iso"))
+
+    def _check_fits(self, spec: GuestSpec) -> None:
+        free_mib = _meminfo()["MemAvailable"] // 1024
+        if spec.memory_mib > free_mib:
+            raise InsufficientResources(f"The guest needs {spec.memory_mib} MiB; the host has {free_mib} MiB left.")
+        free_gib = shutil.disk_usage(self._directory).free // 1024**3
+        if spec.root_gib > max(free_gib, 1) * DISK_OVERCOMMIT:
+            raise InsufficientResources(
+                f"The guest needs {spec.root_gib} GiB of disk; the host has {free_gib} GiB left."
+            )
+        if spec.vcpus > MOST_VCPUS:
+            raise InsufficientResources(f"The guest needs {spec.vcpus} CPUs; no guest here has over {MOST_VCPUS}.")
 
     def _define_and_start(self, connection: Any, spec: GuestSpec, xml: str) -> None:
         domain = self._find(connection, spec.server_id) or connection.defineXML(xml)
@@ -347,6 +371,13 @@ class LibvirtDriver(VirtDriver, ConsoleLog, Remains):
         if not directory.is_dir():
             raise GuestNotFound(f"There is no guest {server_id} on {self._host}.")
         return await self._in_thread(lambda: _tail(directory / "console.log", max_bytes))
+
+    async def images_in_use(self) -> frozenset[str]:
+        return frozenset({*await self._call(self._images_of_domains), *self._making.values()} - {""})
+
+    def _images_of_domains(self, connection: Any) -> set[str]:
+        marks = (self._mark(domain) for domain in connection.listAllDomains())
+        return {mark.get("image", "") for mark in marks if mark is not None}
 
     async def remains(self) -> list[str]:
         domains = [f"domain:{server_id}" for server_id in await self._call(self._list)]

@@ -1,0 +1,1 @@
+"""Filters, weighers and a scheduler for Kilonova, as anybody may write them."""
