@@ -118,7 +118,7 @@ async def test_the_last_port_takes_everything_with_it(agent: NetworkAgent, host:
     for epoch in range(1, 11):
         await agent.plug(ONE.server_id, [BLUE], [ONE], epoch=epoch)
         await agent.plug(THREE.server_id, [RED], [THREE], epoch=epoch)
-        assert len(host.left()) == 9  # two bridges, three tables, two directories, two address servers
+        assert len(host.left()) == 10  # two bridges, four tables, two directories, two address servers
         await agent.unplug(ONE.server_id, epoch=epoch)
         await agent.unplug(THREE.server_id, epoch=epoch)
         assert host.left() == []
@@ -227,9 +227,12 @@ HARM: dict[str, tuple[Callable[[Host], object], set[str]]] = {
     "a table deleted": (lambda _: sh("nft", "delete", "table", "bridge", MARK), {"rules"}),
     "one rule deleted": (delete_a_rule, {"rules"}),
     "one rule added": (add_a_rule, {"rules"}),
-    "the bridge deleted": (lambda _: sh("ip", "link", "delete", BLUE.bridge), {"bridge", "address server"}),
+    "the bridge deleted": (
+        lambda _: sh("ip", "link", "delete", BLUE.bridge),
+        {"bridge", "metadata proxy", "port", "address server"},
+    ),
     "the bridge down": (lambda _: sh("ip", "link", "set", BLUE.bridge, "down"), {"bridge"}),
-    "the tap off the bridge": (lambda _: sh("ip", "link", "set", ONE.nic.tap, "nomaster"), {"bridge"}),
+    "the tap off the bridge": (lambda _: sh("ip", "link", "set", ONE.nic.tap, "nomaster"), {"port"}),
     "the host's address gone": (lambda _: sh("ip", "address", "flush", "dev", BLUE.bridge), {"bridge"}),
     "dnsmasq killed": (kill_dnsmasq, {"address server"}),
 }
@@ -327,12 +330,59 @@ async def test_an_answer_older_than_a_command_does_not_undo_it(agent: NetworkAge
 
 
 async def test_a_tool_that_refuses_is_named(agent: NetworkAgent, host: Host) -> None:
-    broken = msgspec.structs.replace(BLUE, bridge="kb-this-name-is-too-long")
-    port = msgspec.structs.replace(ONE, nic=msgspec.structs.replace(ONE.nic, bridge=broken.bridge))
+    broken = msgspec.structs.replace(BLUE, mtu=70000)
     with pytest.raises(NetworkFailed, match="ip -batch"):
-        await agent.plug(ONE.server_id, [broken], [port], epoch=1)
+        await agent.plug(ONE.server_id, [broken], [ONE], epoch=1)
     await agent.unplug(ONE.server_id, epoch=1)
     assert host.left() == []
+
+
+async def test_a_network_in_the_hosts_own_addresses_is_refused_and_keeps_no_other_waiting(
+    host: Host, tmp_path: Path
+) -> None:
+    host.options = NetworkAgentOptions(reserved_blocks=("10.91.9.0/24",))
+    sh("ip", "link", "add", "name", "uplink0", "type", "veth", "peer", "name", "uplink1")
+    sh("ip", "address", "add", "10.91.7.200/30", "dev", "uplink0")
+    sh("ip", "link", "set", "uplink0", "up")
+    agent = host.agent()
+    green = a_network_plan("green", "10.91.9.0/24")
+    host.conductor.wanted = HostNetworks(networks=(BLUE, RED), ports=(ONE, THREE))
+    await agent.start()
+    assert BLUE.bridge not in sh("ip", "-o", "link")
+    with guest_of(THREE, tmp_path) as guest:
+        assert guest.lease()["ip"] == "10.91.8.30"
+    for plan, port, why in (
+        (BLUE, ONE, "10.91.7.200"),
+        (green, a_port_plan(green), "reserved"),
+        (loop := a_network_plan("loop", "127.5.0.0/24"), a_port_plan(loop), "127.0.0.1"),
+    ):
+        with pytest.raises(NetworkFailed, match=f"overlaps the host's .*{why}"):
+            await agent.plug(port.server_id, [plan], [port], epoch=1)
+        await agent.unplug(port.server_id, epoch=1)
+    sh("ip", "link", "delete", "uplink0")
+    await agent.plug(ONE.server_id, [BLUE], [ONE], epoch=2)
+    # Nor is it taken away from guests by what comes later.
+    sh("ip", "link", "add", "name", "uplink0", "type", "veth", "peer", "name", "uplink1")
+    sh("ip", "address", "add", "10.91.7.200/30", "dev", "uplink0")
+    assert await agent.repair() == []
+    sh("ip", "link", "delete", "uplink0")
+    await agent.close()
+
+
+async def test_two_projects_may_have_the_same_addresses(
+    agent: NetworkAgent, metadata: Metadata, tmp_path: Path
+) -> None:
+    sh("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
+    again = a_network_plan("again", "10.91.7.0/24")
+    other = a_port_plan(again, "other", 10)
+    await agent.plug(ONE.server_id, [BLUE], [ONE], epoch=1)
+    await agent.plug(other.server_id, [again], [other], epoch=1)
+    for port in (ONE, other):
+        metadata.asked.clear()
+        with guest_of(port, tmp_path) as guest:
+            assert guest.lease()["ip"] == "10.91.7.10"
+            assert (await off(guest.get, "http://169.254.169.254/latest/")) == "told\n200"
+        assert [headers["x-instance-id"] for _, headers in metadata.asked] == [port.server_id]
 
 
 async def test_flat_without_dhcp_has_rules_and_metadata_alone(host: Host, metadata: Metadata) -> None:

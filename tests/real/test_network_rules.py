@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.real.network_rig import BLUE, MARKS, ONE, RED, THREE, TWO, Host, guest_of, off
-from tests.support.frames import Ear, arp, ether, udp
+from tests.real.network_rig import BLUE, MARKS, ONE, RED, THREE, TWO, Host, Metadata, guest_of, off
+from tests.support.frames import Ear, arp, dhcp, ether, udp, udp6
 from tests.support.namespaces import Guest, sh
 from tests.support.network_plans import a_network_plan
 
@@ -28,7 +28,8 @@ PASSES = {
     "own address": ether(OWN_MAC, 0x0800, udp(OWN_IP, HOST_IP)),
     "own ARP": ether(OWN_MAC, 0x0806, arp(OWN_MAC, OWN_IP, HOST_IP)),
     "ARP probe": ether(OWN_MAC, 0x0806, arp(OWN_MAC, "0.0.0.0", OWN_IP)),
-    "DHCP request": ether(OWN_MAC, 0x0800, udp("0.0.0.0", "255.255.255.255", 68, 67)),
+    "DHCP request": ether(OWN_MAC, 0x0800, dhcp(OWN_MAC)),
+    "DHCP renewal": ether(OWN_MAC, 0x0800, dhcp(OWN_MAC, OWN_IP, HOST_IP)),
 }
 IS_DROPPED = {
     "other card": ether(OTHER_MAC, 0x0800, udp(OWN_IP, HOST_IP)),
@@ -37,6 +38,9 @@ IS_DROPPED = {
     "ARP in another's name": ether(OWN_MAC, 0x0806, arp(OWN_MAC, OTHER_IP, HOST_IP)),
     "ARP in the gateway's name": ether(OWN_MAC, 0x0806, arp(OWN_MAC, HOST_IP, OTHER_IP)),
     "ARP of another card": ether(OWN_MAC, 0x0806, arp(OTHER_MAC, OWN_IP, HOST_IP)),
+    "DHCP in another card's name": ether(OWN_MAC, 0x0800, dhcp(OTHER_MAC)),
+    "DHCP renewal in another card's name": ether(OWN_MAC, 0x0800, dhcp(OTHER_MAC, OWN_IP, HOST_IP)),
+    "DHCP that is too short to tell": ether(OWN_MAC, 0x0800, udp(OWN_IP, HOST_IP, 68, 67)),
     "DHCP answer": ether(OWN_MAC, 0x0800, udp(OWN_IP, "255.255.255.255", 67, 68)),
     "nobody's address, no DHCP": ether(OWN_MAC, 0x0800, udp("0.0.0.0", "255.255.255.255")),
     "IPv6": ether(OWN_MAC, 0x86DD, b"\x60" + b"\0" * 5 + b"\x3a\xff" + b"\0" * 32),
@@ -93,13 +97,13 @@ async def test_a_link_that_nobody_told_us_of_is_cut_off(agent: NetworkAgent, tmp
         host.settimeout(0.3)
         bridge_mac = bridges.mac_of(BLUE)
         # What an honest port may send, so that nothing but the link itself is a reason to drop it.
-        to_host = ether(TWO.nic.mac, 0x0800, udp("10.91.7.11", HOST_IP, 68, 67), dst=bridge_mac)
-        to_all = ether(TWO.nic.mac, 0x0800, udp("10.91.7.11", "255.255.255.255", 68, 67))
+        to_host = ether(TWO.nic.mac, 0x0800, dhcp(TWO.nic.mac, "10.91.7.11", HOST_IP), dst=bridge_mac)
+        to_all = ether(TWO.nic.mac, 0x0800, dhcp(TWO.nic.mac, "10.91.7.11"))
         asks = ether(TWO.nic.mac, 0x0806, arp(TWO.nic.mac, "10.91.7.11", HOST_IP))
 
         def host_hears() -> bool:
             with contextlib.suppress(TimeoutError):
-                return host.recv(100) == b"hello"
+                return host.recv(2000).startswith(b"\1\1\6")
             return False
 
         for frame in (to_host, to_all, asks):
@@ -148,11 +152,90 @@ async def test_what_a_port_is_allowed_besides(agent: NetworkAgent, tmp_path: Pat
         await agent.plug(ONE.server_id, [BLUE], [but(ONE, allowed_address_pairs=("0.0.0.0/0",))], epoch=1)
         assert passes(spoofed)
         assert passes(IS_DROPPED["ARP in another's name"])
+        assert not passes(IS_DROPPED["ARP in the gateway's name"])
+        assert not passes(IS_DROPPED["gateway's address"])
         assert not passes(IS_DROPPED["other card"])
         await agent.plug(ONE.server_id, [BLUE], [but(ONE, port_security=False)], epoch=1)
         assert passes(IS_DROPPED["other card"])
         await agent.plug(ONE.server_id, [BLUE], [msgspec.structs.replace(ONE, admin_up=False)], epoch=1)
         assert not passes(honest)
+
+
+LINK_LOCAL = "01:80:c2:00:00:0e"
+"""A bridge passes frames to this address on to the host's stack as if they had come by the port itself, past its rules
+for what is forwarded."""
+
+
+@contextlib.contextmanager
+def hears_udp(port: int) -> Iterator[Callable[[], bool]]:
+    """Whether the host's own programs hear something at a UDP port, on any of its addresses."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as listener:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(("::", port))
+        listener.settimeout(0.3)
+
+        def heard() -> bool:
+            with contextlib.suppress(TimeoutError):
+                return bool(listener.recv(100))
+            return False
+
+        yield heard
+
+
+async def test_no_frame_reaches_the_host_by_the_tap_itself(agent: NetworkAgent, tmp_path: Path) -> None:
+    sh("ip", "address", "add", "203.0.113.1/32", "dev", "lo")
+    sh("ip", "address", "add", "2001:db8::1/128", "dev", "lo")
+    await agent.plug(ONE.server_id, [BLUE], [ONE], epoch=1)
+    with guest_of(ONE, tmp_path) as guest, hears_udp(7777) as heard:
+        shown = sh("ip", "-o", "link", "show", ONE.nic.tap).split("link/ether ")[1].split()[0]
+        frames = {
+            "IPv4": (0x0800, udp(OWN_IP, "203.0.113.1", dport=7777)),
+            "IPv6": (0x86DD, udp6("2001:db8::2", "2001:db8::1", 7777)),
+        }
+        reached: list[str] = []
+        for name, (kind, packet) in frames.items():
+            guest.send(ether(OWN_MAC, kind, packet, dst=LINK_LOCAL))
+            reached += [f"{name} on the bridge"] if heard() else []
+        sh("ip", "link", "set", ONE.nic.tap, "nomaster")
+        for name, (kind, packet) in frames.items():
+            guest.send(ether(OWN_MAC, kind, packet, dst=shown))
+            reached += [f"{name} off the bridge"] if heard() else []
+        assert reached == []
+        sh("nft", "flush", "ruleset")  # so it is our rules, and not these frames, that are the reason
+        for kind, packet in frames.values():
+            guest.send(ether(OWN_MAC, kind, packet, dst=shown))
+            assert heard()
+
+
+async def test_the_host_tells_guests_none_of_its_other_addresses(agent: NetworkAgent, tmp_path: Path) -> None:
+    sh("ip", "address", "add", "203.0.113.1/32", "dev", "lo")
+    await agent.plug(ONE.server_id, [BLUE], [ONE], epoch=1)
+    with guest_of(ONE, tmp_path) as guest:
+        guest.lease()
+
+        def answers(address: str) -> bool:
+            asked = guest.run("busybox", "arping", "-c1", "-w1", "-I", "eth0", address, check=False)
+            return "Received 1 response" in asked
+
+        assert answers(HOST_IP)
+        assert not answers("203.0.113.1")
+
+
+async def test_metadata_is_told_to_no_address_but_the_ports_own(
+    agent: NetworkAgent, metadata: Metadata, tmp_path: Path
+) -> None:
+    loose = but(TWO, port_security=False, allowed_address_pairs=("0.0.0.0/0",))
+    for two in (loose, but(loose, port_security=True)):
+        await agent.plug(TWO.server_id, [BLUE], [ONE, two], epoch=1)
+        metadata.asked.clear()
+        with guest_of(TWO, tmp_path) as guest:
+            guest.lease()
+            ask = ("http://169.254.169.254/latest/", "-m", "2")
+            assert (await off(guest.get, *ask)) == "told\n200"
+            guest.run("ip", "address", "add", f"{OWN_IP}/24", "dev", "eth0")
+            for url in (ask[0], f"http://{HOST_IP}:9697/latest/"):
+                assert "told" not in await off(guest.get, url, "-m", "2", "--interface", OWN_IP)
+        assert [headers["x-instance-id"] for _, headers in metadata.asked] == [TWO.server_id]
 
 
 # ---- of the host, and of other networks ------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from kilonova.base.clock import Clock
 from kilonova.base.log import get_logger, set_service
 from kilonova.base.metrics import CollectorRegistry, Counter
 from kilonova.model.epochs import Epochs
-from kilonova.model.errors import CloudError, Unavailable
+from kilonova.model.errors import CloudError, NetworkFailed, Unavailable
 from kilonova.model.network_plans import NetworkPlan, PortPlan
 from kilonova.network.driver import NetworkDriver
 from kilonova.network.flat import Flat
@@ -86,6 +86,9 @@ class NetworkAgent(NetworkAPI):
         except Unavailable as error:
             # What was carried before goes on; the timer asks again.
             log.warning("the conductor does not say what belongs here", cause=error.message)
+        except NetworkFailed as error:
+            # One network that cannot be here keeps no other's guests waiting.
+            log.error("not all that belongs here could be made; it is tried again", cause=error.message)
         self._loops = [
             self._every(self._options.repair_interval, self.repair, "repair"),
             self._every(self._options.reconcile_interval, self.refresh, "reconcile"),

@@ -7,11 +7,14 @@ gateway whenever a port comes or goes.
 Where hosts share a segment, each has the network's host address on its own bridge, and the same MAC with it: every
 guest finds its gateway, its address server and its metadata on its own host. `kilonova.network.port_rules` keeps that
 address from being seen on the segment.
+
+A host's address brings a route with it, and a project chooses its subnets itself: a block that this host uses for
+anything else is refused, or what the host says to its broker or its database would go to a guest.
 """
 
 import contextlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,21 +42,21 @@ class Ensured(NamedTuple):
     """It did anything at all."""
 
 
-async def ensure(plan: NetworkPlan, mark: str, *, card: str = "", taps: Collection[str] = ()) -> Ensured:
+async def ensure(plan: NetworkPlan, mark: str, *, reserved: Sequence[str] = ()) -> Ensured:
     """After it the bridge is up, forwards at once, and has the host's address of each subnet and no other.
 
     Args:
         mark: the owner's.
-        card: a port of the bridge besides the guests' taps; what other hosts are reached by.
-        taps: names of the guests' taps. Those that exist are ports of the bridge; they lose it when it is deleted.
+        reserved: blocks that no network's subnet may overlap, besides those that this host uses.
 
     Raises:
-        NetworkFailed: the card is not there, or a tool failed.
+        NetworkFailed: the network's addresses are in use, or a tool failed.
     """
     links = await _links()
     state, name, mac = links.get(plan.bridge), plan.bridge, mac_of(plan)
     todo: list[str] = []
     if state is None:
+        await _check_room(plan, mark, links, reserved)
         todo.append(f"link add name {name} address {mac} type bridge forward_delay 0 stp_state 0")
         state = {}
     elif state.get("address") != mac:
@@ -63,12 +66,6 @@ async def ensure(plan: NetworkPlan, mark: str, *, card: str = "", taps: Collecti
         todo.append(f"link set dev {name} mtu {plan.mtu}")
     if state.get("ifalias") != mark:
         todo.append(f"link set dev {name} alias {mark}")
-    if card and card not in links:
-        raise NetworkFailed(f"There is no card '{card}' on this host; correct [network] flat_interface.")
-    for port in [card] if card else []:
-        if links[port].get("master") != name or "UP" not in links[port].get("flags", ()):
-            todo.append(f"link set dev {port} master {name} up")
-    todo += [f"link set dev {tap} master {name}" for tap in taps if tap in links and links[tap].get("master") != name]
     have = await _addresses(name) if state else []
     wanted = host_addresses(plan)
     todo += [f"address del {address} dev {name}" for address in have if address not in wanted]
@@ -80,6 +77,48 @@ async def ensure(plan: NetworkPlan, mark: str, *, card: str = "", taps: Collecti
     if not state:
         _quiet(name)
     return Ensured(is_new=not state, is_changed=bool(todo))
+
+
+async def join(plan: NetworkPlan, *, card: str = "", taps: Collection[str] = ()) -> bool:
+    """After it the card and those of the guests' taps that exist are ports of the bridge; whether one was not.
+
+    Args:
+        card: what other hosts are reached by.
+        taps: they lose their bridge when it is deleted.
+
+    Raises:
+        NetworkFailed: the card is not there, or a tool failed.
+    """
+    links, name = await _links(), plan.bridge
+    if card and card not in links:
+        raise NetworkFailed(f"There is no card '{card}' on this host; correct [network] flat_interface.")
+    todo = [f"link set dev {tap} master {name}" for tap in taps if tap in links and links[tap].get("master") != name]
+    if card and (links[card].get("master") != name or "UP" not in links[card].get("flags", ())):
+        todo.append(f"link set dev {card} master {name} up")
+    if todo:
+        await run("ip", "-batch", "-", stdin="\n".join(todo) + "\n")
+    return bool(todo)
+
+
+async def _check_room(plan: NetworkPlan, mark: str, links: Mapping[str, Any], reserved: Sequence[str]) -> None:
+    own = {name for name, link in links.items() if link.get("ifalias") == mark}
+    used = [(f"reserved block {block}", IPv4Network(block)) for block in reserved]
+    routes: list[dict[str, Any]] = json.loads(await run("ip", "-json", "-4", "route", "show", "table", "main") or "[]")
+    for route in routes:
+        if route["dst"] != "default" and route.get("dev") not in own:
+            used.append((f"route {route['dst']} by {route.get('dev', 'nothing')}", IPv4Network(route["dst"])))
+    shown: list[dict[str, Any]] = json.loads(await run("ip", "-json", "-4", "address", "show") or "[]")
+    for link in shown:
+        if link.get("ifname") not in own:
+            for info in link.get("addr_info", ()):
+                address = f"{info['local']}/{info['prefixlen']}"
+                used.append((f"address {address} on {link['ifname']}", IPv4Network(address, strict=False)))
+    for subnet in plan.subnets:
+        for what, block in used:
+            if block.overlaps(IPv4Network(subnet.cidr)):
+                raise NetworkFailed(
+                    f"Network {plan.id} cannot be on this host: its subnet {subnet.cidr} overlaps the host's {what}."
+                )
 
 
 async def remove(name: str) -> None:
@@ -131,6 +170,12 @@ def allow_forwarding() -> None:
 
 
 def _quiet(name: str) -> None:
-    """The host speaks no IPv6 here: guests have none, and a link-local address would be a way in."""
+    """The host speaks no IPv6 here: guests have none, and a link-local address would be a way in.
+
+    It also takes packets whose answers would go to another bridge: two projects may have the same addresses. Who may
+    send from which is for our own rules.
+    """
     with contextlib.suppress(OSError):  # a kernel without IPv6
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
+    with contextlib.suppress(OSError):
+        Path(f"/proc/sys/net/ipv4/conf/{name}/rp_filter").write_text("2")

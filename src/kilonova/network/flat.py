@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+import shutil
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -25,6 +26,7 @@ class Flat(NetworkDriver):
     """Bridges without an address server: guests take their addresses from the config drive."""
 
     name: ClassVar[str] = "flat"
+    tools: ClassVar[tuple[str, ...]] = ("ip", "nft")
 
     def __init__(
         self, directory: Path, *, mark: str, metadata: MetadataService | None, options: NetworkAgentOptions
@@ -50,6 +52,9 @@ class Flat(NetworkDriver):
     # ---- the driver's interface --------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        for tool in self.tools:
+            if shutil.which(tool) is None:
+                raise NetworkFailed(f"{tool} is not on this host; install it.")
         for port in self._options.host_ports_for_guests:
             if port != "*" and not (port.isdigit() and 0 < int(port) < 65536):
                 raise NetworkFailed(f"[network] host_ports_for_guests: '{port}' is neither a port nor '*'.")
@@ -65,11 +70,12 @@ class Flat(NetworkDriver):
     async def plug(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
         async def work() -> None:
             carried = self._carried
-            await self._become(
+            failures = await self._become(
                 {**carried.networks, **{network.id: network for network in networks}}.values(),
                 {**carried.ports, **{port.nic.port_id: port for port in ports}}.values(),
                 also={network.id for network in networks},
             )
+            _raise_first(failures)
 
         await self._whole(work)
 
@@ -77,7 +83,7 @@ class Flat(NetworkDriver):
         async def work() -> None:
             left = [port for port in self._carried.ports.values() if port.server_id != server_id]
             if len(left) < len(self._carried.ports):
-                await self._become(self._carried.networks.values(), left)
+                _raise_first(await self._become(self._carried.networks.values(), left))
 
         await self._whole(work)
 
@@ -115,8 +121,15 @@ class Flat(NetworkDriver):
 
     async def _become(
         self, networks: Iterable[NetworkPlan], ports: Iterable[PortPlan], *, also: Iterable[str] = ()
-    ) -> None:
-        """Carry these ports and the networks that they are on. `also`: networks to make sure of, changed or not."""
+    ) -> dict[str, NetworkFailed]:
+        """Carry these ports and the networks that they are on; why some of the networks could not be made.
+
+        Args:
+            also: networks to make sure of, changed or not.
+
+        Raises:
+            NetworkFailed: nothing could be made, because the rules could not.
+        """
         before = dict(self._carried.networks)
         touched = self._carried.replace(networks, ports) | {one for one in also if one in self._carried.networks}
         kept = [self._carried.networks[network_id] for network_id in touched if network_id in self._carried.networks]
@@ -126,17 +139,20 @@ class Flat(NetworkDriver):
             self._carried.save(network.id)
         for network in gone:
             await self._remove(network.id, network.bridge)
-        for network in kept:
-            await self._ensure_bridge(network)
-            await self._ensure_proxy(network)
+        _, failures = await self._ensure_bridges(kept)
         await self._apply_rules()
         for network in kept:
-            await self._serve(network, self._carried.ports_of(network.id))
+            if network.id not in failures:
+                try:
+                    # Rules first: a tap that is there already carries nothing before they stand.
+                    await self._join(network)
+                    await self._serve(network, self._carried.ports_of(network.id))
+                except NetworkFailed as error:
+                    failures[network.id] = error
+        return failures
 
     async def _remove(self, network_id: str, bridge: str | None) -> None:
-        proxy = self._proxies.pop(network_id, None)
-        if proxy is not None:
-            await proxy.close()
+        await self._stop_proxy(network_id)
         await self._stop_serving(network_id)
         if bridge is not None:
             await bridges.remove(bridge)
@@ -152,19 +168,44 @@ class Flat(NetworkDriver):
         address = next((subnet.host_address for subnet in network.subnets if subnet.host_address), None)
         proxy = self._proxies.get(network.id)
         if proxy is not None and (proxy.address != address or not proxy.is_up):
-            await self._proxies.pop(network.id).close()
+            await self._stop_proxy(network.id)
             proxy = None
         if proxy is None and address is not None and self._metadata is not None:
-            proxy = MetadataProxy(address, lambda source: self._carried.sender(network.id, source), self._metadata)
+            proxy = MetadataProxy(
+                address, network.bridge, lambda source: self._carried.sender(network.id, source), self._metadata
+            )
             await proxy.start(self._options.metadata_proxy_port)
             self._proxies[network.id] = proxy
 
-    async def _ensure_bridge(self, network: NetworkPlan) -> bool:
+    async def _stop_proxy(self, network_id: str) -> None:
+        proxy = self._proxies.pop(network_id, None)
+        if proxy is not None:
+            await proxy.close()
+
+    async def _ensure_bridges(self, networks: Iterable[NetworkPlan]) -> tuple[list[str], dict[str, NetworkFailed]]:
+        """Bridges and metadata proxies: which of them were not as they should be; the networks where it failed."""
+        changed: list[str] = []
+        failures: dict[str, NetworkFailed] = {}
+        for network in networks:
+            try:
+                did = await bridges.ensure(network, self._mark, reserved=self._options.reserved_blocks)
+                if did.is_changed:
+                    changed.append(f"bridge: {network.bridge}")
+                if did.is_new:
+                    # They listened on a bridge that is gone.
+                    await self._stop_serving(network.id)
+                    await self._stop_proxy(network.id)
+                before = self._proxies.get(network.id)
+                await self._ensure_proxy(network)
+                if before is not self._proxies.get(network.id):
+                    changed.append(f"metadata proxy: {network.bridge}")
+            except NetworkFailed as error:
+                failures[network.id] = error
+        return changed, failures
+
+    async def _join(self, network: NetworkPlan) -> bool:
         taps = [port.nic.tap for port in self._carried.ports_of(network.id)]
-        did = await bridges.ensure(network, self._mark, card=self._card_of(network), taps=taps)
-        if did.is_new:
-            await self._stop_serving(network.id)  # it listened on a bridge that is gone
-        return did.is_changed
+        return await bridges.join(network, card=self._card_of(network), taps=taps)
 
     def _card_of(self, network: NetworkPlan) -> str:
         return self._options.flat_interface if network.name == self._options.flat_network_name else ""
@@ -189,6 +230,7 @@ class Flat(NetworkDriver):
         return Wants(
             table=self._mark,
             masquerade=self._options.masquerade,
+            serve_dns=self._options.serve_dns,
             host_ports=self._options.host_ports_for_guests,
             proxies={network_id: (proxy.address, proxy.port) for network_id, proxy in self._proxies.items()},
             cards={network.id: card for network in networks if (card := self._card_of(network))},
@@ -200,7 +242,10 @@ class Flat(NetworkDriver):
         # What is not written down stays until the conductor has been asked: it may be a guest's all the same.
         networks = dict(self._carried.networks)
         if networks:
-            await self._become(networks.values(), self._carried.ports.values(), also=networks)
+            failures = await self._become(networks.values(), self._carried.ports.values(), also=networks)
+            for network_id, error in failures.items():
+                # The others' guests shall not wait for it; comparison and repair try again.
+                log.error("a network is not as it should be", network=network_id, cause=error.message)
 
     async def _remove_unknown(self) -> list[str]:
         """Take away bridges with our mark, and directories, of networks that are not carried."""
@@ -219,27 +264,35 @@ class Flat(NetworkDriver):
     async def _compare(self, wanted: HostNetworks, leave: Collection[str]) -> Report:
         becoming, report = self._carried.compare(wanted, leave=leave)
         # Unchanged networks are made sure of, too: a change before may have failed half way.
-        await self._become(becoming.networks, becoming.ports, also=[network.id for network in becoming.networks])
+        failures = await self._become(
+            becoming.networks, becoming.ports, also=[network.id for network in becoming.networks]
+        )
         await self._remove_unknown()
+        _raise_first(failures)
         return report
 
     async def _repair(self) -> list[str]:
-        mended: list[str] = []
-        networks = self._carried.networks
-        for network in networks.values():
-            if await self._ensure_bridge(network):
-                mended.append(f"bridge: {network.bridge}")
-            proxy = self._proxies.get(network.id)
-            await self._ensure_proxy(network)
-            if proxy is not self._proxies.get(network.id):
-                mended.append(f"metadata proxy: {network.bridge}")
+        networks = list(self._carried.networks.values())
+        mended, failures = await self._ensure_bridges(networks)
         if await self._apply_rules():
             mended.append("rules")
-        for network in networks.values():
-            mended += await self._repair_serving(network)
+        for network in networks:
+            if network.id not in failures:
+                try:
+                    if await self._join(network):
+                        mended.append(f"port: {network.bridge}")
+                    mended += await self._repair_serving(network)
+                except NetworkFailed as error:
+                    failures[network.id] = error
         if mended:
             log.warning("something was taken away behind our back and is made again", mended=mended)
+        _raise_first(failures)
         return mended
 
     async def _repair_serving(self, network: NetworkPlan) -> list[str]:
         return []
+
+
+def _raise_first(failures: Mapping[str, NetworkFailed]) -> None:
+    for error in failures.values():
+        raise error

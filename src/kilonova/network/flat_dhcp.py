@@ -16,6 +16,7 @@ class FlatDHCP(Flat):
     """`Flat`, with dnsmasq."""
 
     name: ClassVar[str] = "flat_dhcp"
+    tools: ClassVar[tuple[str, ...]] = (*Flat.tools, "dnsmasq")
 
     def __init__(
         self,

@@ -1,19 +1,19 @@
-"""The ip and arp families: what guests reach of the host, and of each other through it.
+"""The ip, arp and ip6 families: what guests reach of the host, and of each other through it.
 
 A bridge's guests reach the host at that bridge's own addresses alone, and there DHCP, the metadata proxy, ping, and
 the ports that the operator opens. Another network's gateway, its metadata proxy and its guests are out of reach, also
 where the host forwards packets: nothing is routed from one guests' bridge to another, this cloud's or another's.
 Guests of one network meet on their bridge, and where br_netfilter sends their frames through these rules, too, they
 pass.
+
+A tap is nothing to the host but a port of its bridge: what comes by the tap itself, because it is off its bridge or
+because of the address that a frame goes to, is dropped.
 """
 
 from collections.abc import Sequence
 
 from kilonova.model.network_plans import NetworkPlan
-from kilonova.network.wants import KNOWN_MARK, METADATA, Wants, host_addresses, quoted
-
-ANY_BRIDGE = '"kb*"'
-"""Bridges of any cloud on this machine."""
+from kilonova.network.wants import ANY_BRIDGE, ANY_TAP, KNOWN_MARK, METADATA, Wants, host_addresses, quoted
 
 
 def ip_table(wants: Wants, networks: Sequence[NetworkPlan]) -> list[str]:
@@ -39,11 +39,13 @@ def ip_table(wants: Wants, networks: Sequence[NetworkPlan]) -> list[str]:
         "  }",
         "  chain input {",
         "    type filter hook input priority filter; policy accept;",
+        f"    iifname {ANY_TAP} drop",
         *_from_known(networks),
         *(f'    iifname "{network.bridge}" jump {network.bridge}' for network in networks),
         "  }",
         "  chain forward {",
         "    type filter hook forward priority filter; policy accept;",
+        f"    iifname {ANY_TAP} drop",
         # What comes here to be routed was for the bridge's own MAC: from strangers nothing was taken.
         f"    iifname {bridges} {_UNMARK}",
         f"    iifname {bridges} jump out_of_guests",
@@ -63,15 +65,36 @@ def ip_table(wants: Wants, networks: Sequence[NetworkPlan]) -> list[str]:
 
 
 def arp_table(wants: Wants, networks: Sequence[NetworkPlan]) -> list[str]:
-    """``table arp``: the host learns nobody's address from a link that we did not put on a bridge."""
+    """``table arp``: the host learns nobody's address from a link that we did not put on a bridge, and tells guests
+    no address but the one that it has for them."""
     return [
         f"table arp {wants.table} {{",
         "  chain input {",
         "    type filter hook input priority filter; policy accept;",
+        f"    iifname {ANY_TAP} drop",
         *_from_known(networks),
+        *(
+            f'    iifname "{network.bridge}" arp operation request arp daddr ip != {{ {", ".join(own)} }} drop'
+            for network in networks
+            if (own := host_addresses(network))
+        ),
         "  }",
         "}",
     ]
+
+
+def ip6_table(wants: Wants, networks: Sequence[NetworkPlan]) -> list[str]:
+    """``table ip6``: the host has none of it with guests."""
+    lines = [f"table ip6 {wants.table} {{"]
+    for hook in ("input", "forward"):
+        lines += [
+            f"  chain {hook} {{",
+            f"    type filter hook {hook} priority filter; policy accept;",
+            f"    iifname {ANY_TAP} drop",
+            f"    iifname {quoted(network.bridge for network in networks)} drop",
+            "  }",
+        ]
+    return [*lines, "}"]
 
 
 _UNMARK = f"meta mark set meta mark & {0xFFFFFFFF ^ int(KNOWN_MARK, 16):#x}"
@@ -111,13 +134,13 @@ def _to_host(wants: Wants, network: NetworkPlan) -> list[str]:
     if "*" in wants.host_ports:
         return [*rules, "accept"]
     proxy = wants.proxies.get(network.id)
-    tcp = {"53", *wants.host_ports} | ({str(proxy[1])} if proxy else set())
+    tcp = {*wants.host_ports, *(["53"] if wants.serve_dns else []), *([str(proxy[1])] if proxy else [])}
     return [
         *rules,
         "ct state established,related accept",
         "udp sport 68 udp dport 67 accept",
         "icmp type echo-request accept",
-        "udp dport 53 accept",
-        f"tcp dport {{ {', '.join(sorted(tcp, key=int))} }} accept",
+        *(["udp dport 53 accept"] if wants.serve_dns else []),
+        *([f"tcp dport {{ {', '.join(sorted(tcp, key=int))} }} accept"] if tcp else []),
         "drop",
     ]

@@ -50,10 +50,12 @@ class MetadataService:
 
 
 class MetadataProxy:
-    """One network's proxy, on the host's address of that network."""
+    """One network's proxy, on the host's address of that network, for that network's bridge alone: another's guests
+    may have the same addresses."""
 
-    def __init__(self, address: str, who: Who, service: MetadataService) -> None:
+    def __init__(self, address: str, bridge: str, who: Who, service: MetadataService) -> None:
         self.address = address
+        self._bridge = bridge
         self.port = 0
         self._who = who
         self._service = service
@@ -105,6 +107,7 @@ class MetadataProxy:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setblocking(False)
         try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._bridge.encode() + b"\0")
             try:
                 listener.bind((self.address, port))
             except OSError as error:

@@ -1,8 +1,8 @@
 """Rules of this host: no guest speaks in another's name, guests reach of the host only what they need, and
 169.254.169.254 leads to the metadata proxy.
 
-Three tables, named after the cloud on this host, so that two clouds can live on one machine: one in the bridge family
-(`kilonova.network.port_rules`), one in the ip family (`kilonova.network.host_rules`), one in the arp family. They
+Four tables, named after the cloud on this host, so that two clouds can live on one machine: one in the bridge family
+(`kilonova.network.port_rules`), one each in the ip, arp and ip6 families (`kilonova.network.host_rules`). They
 are written whole, in one transaction, so that there is never a moment with half of them.
 
 What is wanted and what stands is compared by nft's own listing, read right after the writing: whatever anybody
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 from kilonova.model.network_plans import NetworkPlan, PortPlan
 from kilonova.network.commands import attempt, run
-from kilonova.network.host_rules import arp_table, ip_table
+from kilonova.network.host_rules import arp_table, ip6_table, ip_table
 from kilonova.network.port_rules import bridge_table
 from kilonova.network.wants import Wants
 
-FAMILIES = ("bridge", "ip", "arp")
+FAMILIES = ("bridge", "ip", "arp", "ip6")
 
 
 async def apply(rules: str) -> None:
@@ -42,5 +42,6 @@ def ruleset(wants: Wants, networks: Sequence[NetworkPlan], ports: Sequence[PortP
         # Naming a table makes it, so that deleting it never fails.
         lines += [f"table {family} {wants.table}", f"delete table {family} {wants.table}"]
     if networks:
-        lines += bridge_table(wants, networks, ports) + ip_table(wants, networks) + arp_table(wants, networks)
+        lines += bridge_table(wants, networks, ports)
+        lines += ip_table(wants, networks) + arp_table(wants, networks) + ip6_table(wants, networks)
     return "\n".join(lines) + "\n"

@@ -36,6 +36,10 @@ class NetworkAgentOptions:
     """TCP ports of this host that guests may reach at their gateway's address, besides DHCP, names, metadata and
     ping; ``*`` is all."""
 
+    reserved_blocks: tuple[str, ...] = ()
+    """Blocks that no guests' network may overlap on this host: where the broker, the database and others are that the
+    host reaches by its default route. Blocks that it has a route to, or an address in, are refused anyway."""
+
     metadata_proxy_port: int = 9697
     """Port of the metadata proxies, on the bridges' addresses; if another program has it, any free one."""
 

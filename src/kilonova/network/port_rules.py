@@ -2,9 +2,10 @@
 
 Rules are found by the name of the tap, so they stand before the tap exists. A guest may send frames from its own
 card's address alone; ARP and IPv4 from its fixed addresses and allowed pairs (with the pair's card address, if it has
-one), and DHCP requests from 0.0.0.0. A port without any address has the DHCP request alone. Nobody answers DHCP. All
-else is dropped: IPv6, too, because no subnet has any and link-local addresses would pass between tenants, and so are
-VLAN tags.
+one), and DHCP requests in its own card's name. A port without any address has the DHCP request alone. Nobody answers
+DHCP. All else is dropped: IPv6, too, because no subnet has any and link-local addresses would pass between tenants,
+and so are VLAN tags. Metadata is told to fixed addresses alone, whatever else a port may speak for: the address says
+whose it is.
 
 A link that we did not put on the bridge is cut off: nothing passes between it and a port that we know, and the host
 takes nothing from it (frames of known ports carry a mark to the host's own stack; see `host_rules`). So a mistake of
@@ -19,7 +20,7 @@ from ipaddress import IPv4Network, collapse_addresses
 
 from kilonova.model.network_plans import NetworkPlan, PortPlan
 from kilonova.network.bridges import mac_of
-from kilonova.network.wants import KNOWN_MARK, Wants, host_addresses, quoted
+from kilonova.network.wants import ANY_TAP, KNOWN_MARK, METADATA, Wants, host_addresses, quoted
 
 ANYBODY = IPv4Network("0.0.0.0/32")
 """Sender of ARP probes."""
@@ -30,8 +31,10 @@ EVERYBODY = IPv4Network("0.0.0.0/0")
 def bridge_table(wants: Wants, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> list[str]:
     """``table bridge``."""
     lines = [f"table bridge {wants.table} {{"]
+    hosts = {network.id: host_addresses(network) for network in networks}
     for port in ports:
-        lines += [f"  chain {port.nic.tap} {{", *(f"    {rule}" for rule in _from_port(port)), "  }"]
+        rules = _from_port(wants, port, hosts.get(port.nic.network_id, []))
+        lines += [f"  chain {port.nic.tap} {{", *(f"    {rule}" for rule in rules), "  }"]
     lines += ["  chain from_guests {", "    type filter hook prerouting priority -200; policy accept;"]
     if ports:
         verdicts = ", ".join(f'"{port.nic.tap}" : goto {port.nic.tap}' for port in ports)
@@ -41,13 +44,24 @@ def bridge_table(wants: Wants, networks: Sequence[NetworkPlan], ports: Sequence[
     return [*lines, *_segment(wants, networks), "}"]
 
 
-def _from_port(port: PortPlan) -> list[str]:
+def _from_port(wants: Wants, port: PortPlan, hosts: Sequence[str]) -> list[str]:
     nic = port.nic
     if not port.admin_up:
         return ["drop"]
+    own = [IPv4Network(fixed.address) for fixed in nic.fixed_ips]
+    rules = _to_metadata(wants.proxies.get(nic.network_id), own)
     if not nic.port_security:
-        return ["accept"]
-    rules = ["udp sport 67 drop", f"ether saddr {nic.mac} ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept"]
+        return [*rules, "accept"]
+    # The client's card stands in the request, too (28 bytes behind the UDP header): whoever could put another's there
+    # could decline that one's address.
+    client = f"@th,288,48 0x{nic.mac.replace(':', '')}"
+    rules += [
+        "udp sport 67 drop",
+        f"ether saddr {nic.mac} ip saddr {_set([*own, ANYBODY])} udp sport 68 udp dport 67 {client} accept",
+        "udp dport 67 drop",
+    ]
+    # Not even where a pair has them: guests' way out, and their metadata, would be this guest.
+    rules += [f"{speaks} {{ {', '.join(hosts)} }} drop" for speaks in ("arp saddr ip", "ip saddr") if hosts]
     for mac, blocks in _senders(port).items():
         if not blocks:
             continue
@@ -58,6 +72,14 @@ def _from_port(port: PortPlan) -> list[str]:
             rules += [f"{sends} arp saddr ip {_set([*blocks, ANYBODY])} accept"]
             rules += [f"ether saddr {mac} ip saddr {_set(blocks)} accept"]
     return [*rules, "drop"]
+
+
+def _to_metadata(proxy: tuple[str, int] | None, own: Sequence[IPv4Network]) -> list[str]:
+    if proxy is None:
+        return []
+    address, port = proxy
+    asks = f"ip daddr {{ {METADATA}, {address} }} tcp dport {{ 80, {port} }}"
+    return [f"{asks} ip saddr != {_set(own)} drop" if own else f"{asks} drop"]
 
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -91,6 +113,8 @@ def _strangers(networks: Sequence[NetworkPlan], known: Sequence[str]) -> list[st
         "  }",
         "  chain to_host {",
         "    type filter hook input priority -200; policy accept;",
+        # Frames to these addresses are not the bridge's: they would go on to the host as if the tap had no bridge.
+        f"    iifname {ANY_TAP} ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop",
     ]
     if known:
         lines.append(f"    iifname {quoted(known)} meta mark set meta mark or {KNOWN_MARK} accept")

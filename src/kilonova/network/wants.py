@@ -7,6 +7,12 @@ from kilonova.model.network_plans import NetworkPlan
 
 METADATA = "169.254.169.254"
 
+ANY_BRIDGE = '"kb*"'
+"""Bridges of any cloud on this machine."""
+
+ANY_TAP = '"kn*"'
+"""Guests' taps, of any cloud on this machine."""
+
 KNOWN_MARK = "0x4b000000"
 """Set on a frame from a port that we know, on its short way from the bridge to the host's own stack, and taken off
 there. A kernel without CONFIG_NFT_BRIDGE_META cannot tell otherwise which bridge a frame entered by which port."""
@@ -19,6 +25,7 @@ class Wants:
     table: str
     """Name of our tables."""
     masquerade: bool = False
+    serve_dns: bool = False
     host_ports: tuple[str, ...] = ()
     """TCP ports of this host that guests may reach; ``*``: all, at the address of their own network."""
     proxies: Mapping[str, tuple[str, int]] = field(default_factory=dict)

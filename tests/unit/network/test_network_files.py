@@ -23,6 +23,8 @@ def test_without_networks_the_tables_are_removed_and_nothing_is_made() -> None:
         "delete table ip kilonova_t",
         "table arp kilonova_t",
         "delete table arp kilonova_t",
+        "table ip6 kilonova_t",
+        "delete table ip6 kilonova_t",
     ]
 
 

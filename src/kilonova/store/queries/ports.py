@@ -166,6 +166,7 @@ def resolve_requested(tx: Tx, project_id: str, requested: list[RequestedNetwork]
 def _check_fixed(tx: Tx, network: Network, address: str) -> None:
     for subnet in networks.subnets_of(tx, [network.id]).get(network.id, []):
         if IPv4Address(address) in IPv4Network(subnet.cidr):
+            networks.check_for_ports(subnet, address)
             taken = sa.select(addresses.c.port_id).where(
                 addresses.c.subnet_id == subnet.id, addresses.c.address == int(IPv4Address(address))
             )
