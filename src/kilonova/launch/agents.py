@@ -213,6 +213,8 @@ def _network(process: Process, host: str, api_url: str) -> NetworkAgent:
         process.state.host(host) / "network",
         process.calls.conductor,
         process.config.get(NetworkAgentOptions),
+        process.clock,
+        process.readiness.registry,
         table=f"kilonova_{_owner(process, host)[:8]}",
         api_url=api_url,
         secret=process.state.secret("metadata"),
