@@ -42,4 +42,4 @@ def make(spec: GuestSpec, path: Path) -> None:
             raise HypervisorUnavailable(f"genisoimage cannot make the config drive: {error}.") from None
         if done.returncode != 0:
             raise HypervisorUnavailable(f"genisoimage cannot make the config drive: {done.stderr.strip()[:300]}")
-    path.chmod(0o644)
+    path.chmod(0o600)  # libvirt gives it to the user that QEMU runs as; it may hold a password
