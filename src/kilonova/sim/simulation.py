@@ -27,7 +27,7 @@ from kilonova.sim.plan import Plan, Result
 from kilonova.sim.transitions import Watch
 from kilonova.sim.workload import FLAVORS, IMAGE_ID, Users
 from kilonova.store.queries import flavors, images, quotas
-from kilonova.store.queries.invariants import Books, books, kinds_under_way, named_twice
+from kilonova.store.queries.invariants import Books, books, kinds_under_way, named_twice, subjects_that_failed
 from kilonova.store.transactions import Tx
 
 QUIET_WITHIN_S = 3600.0
@@ -223,9 +223,16 @@ class Simulation:
             for server_id, request_id in accepted.deleted.items()
             if server_id in books.servers and server_id not in books.with_fault
         ]
+        run_now = self.world.database.store.run_now
+        known = run_now(subjects_that_failed).union(*(host.hypervisor.troubled for host in self.hosts))
+        found += [
+            Violation("odd", "nothing changes by itself", server_id, text)
+            for server_id, text in self._watch.by_itself.items()
+            if server_id not in known
+        ]
         found += [
             Violation("doubled", "one key makes one server", name, f"there are {many}")
-            for name, many in self.world.database.store.run_now(named_twice, "once-").items()
+            for name, many in run_now(named_twice, "once-").items()
         ]
         return found
 

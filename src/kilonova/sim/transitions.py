@@ -45,6 +45,8 @@ class Watch:
 
     def __init__(self) -> None:
         self._before: dict[str, State] = {}
+        self.by_itself: dict[str, str] = {}
+        """Server to a change of its state while nothing was done to it: its guest was found otherwise than recorded."""
 
     def look(self, books: Books) -> list[Violation]:
         """Transitions since the last look that the table does not have."""
@@ -55,6 +57,8 @@ class Watch:
             if not is_allowed(before, after):
                 text = f"from {_shown(before)} to {_shown(after)}"
                 found.append(Violation("odd", "states change by the table", server_id, text))
+            elif before and after and before[0] is not after[0] and before[1] is None and after[1] is None:
+                self.by_itself.setdefault(server_id, f"from {_shown(before)} to {_shown(after)}")
         self._before = now
         return found
 

@@ -135,6 +135,11 @@ def kinds_under_way(tx: Tx) -> frozenset[str]:
     return frozenset(tx.execute(_KINDS).scalars())
 
 
+def subjects_that_failed(tx: Tx) -> frozenset[str]:
+    """Of tasks that ended without success."""
+    return frozenset(tx.execute(sa.select(tasks.c.subject).where(tasks.c.outcome == "failed")).scalars())
+
+
 def named_twice(tx: Tx, prefix: str) -> dict[str, int]:
     """Names that begin so and that several servers have or had, and how many."""
     name = servers.c.name
