@@ -71,3 +71,33 @@ def test_a_block_that_is_none_never_reaches_a_host(admin: Client, shared: str, t
     pairs = [{"ip_address": text}]
     answer = admin.network("POST", "/ports", json={"port": {"network_id": shared, "allowed_address_pairs": pairs}})
     assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize("mac", ["fa:16:3e:00:00:01 accept", "01:00:5e:00:00:01", "fa:16:3e:00:00", ""])
+def test_a_pairs_card_that_is_none_is_refused(admin: Client, shared: str, mac: str) -> None:
+    pairs = [{"ip_address": "10.0.0.1", "mac_address": mac}]
+    answer = admin.network("POST", "/ports", json={"port": {"network_id": shared, "allowed_address_pairs": pairs}})
+    assert answer.status_code == 400, answer.text
+
+
+def test_a_pairs_card_is_kept_as_hosts_compare_it(admin: Client, shared: str) -> None:
+    port = admin.network("POST", "/ports", json={"port": {"network_id": shared}}).json()["port"]["id"]
+    pairs = [{"ip_address": "10.0.0.1", "mac_address": "FA:16:3E:00:00:0A"}, {"ip_address": "10.0.0.2"}]
+    changed = admin.network("PUT", f"/ports/{port}", json={"port": {"allowed_address_pairs": pairs}}).json()["port"]
+    assert [pair["mac_address"] for pair in changed["allowed_address_pairs"]] == ["fa:16:3e:00:00:0a", None]
+    admin.network("DELETE", f"/ports/{port}").raise_for_status()
+
+
+@pytest.mark.parametrize("cidr", ["127.5.0.0/24", "169.254.169.0/24", "224.0.0.0/8", "0.0.0.0/8", "168.0.0.0/7"])
+def test_a_subnet_of_addresses_that_are_nobodys_is_refused(admin: Client, cidr: str) -> None:
+    network = admin.network("POST", "/networks", json={"network": {"name": "odd"}}).json()["network"]["id"]
+    subnet = {"subnet": {"network_id": network, "cidr": cidr, "ip_version": 4}}
+    assert admin.network("POST", "/subnets", json=subnet).status_code == 400
+    admin.network("DELETE", f"/networks/{network}").raise_for_status()
+
+
+def test_a_port_cannot_have_the_hosts_own_card_or_address(member: Client, admin: Client, shared: str) -> None:
+    [subnet] = [s for s in admin.network("GET", "/subnets").json()["subnets"] if s["network_id"] == shared]
+    for values in ({"mac_address": "fa:16:3f:00:00:01"}, {"fixed_ips": [{"ip_address": subnet["gateway_ip"]}]}):
+        made = member.network("POST", "/ports", json={"port": {"network_id": shared, **values}})
+        assert made.status_code in (400, 409), made.text

@@ -14,12 +14,14 @@ from tests.support.remains import Remains
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
+from kilonova.model.errors import ImageUnusable
 from kilonova.model.guest import CellPlan, GuestSpec, ImageRef
 from kilonova.model.states import PowerState
 from kilonova.virt.driver import VirtDriver
 from kilonova.virt.libvirt.daemons import Daemons
 from kilonova.virt.libvirt.domain_xml import domain_xml
 from kilonova.virt.libvirt.driver import LibvirtDriver, LibvirtOptions
+from kilonova.virt.libvirt.host_pci import SYSFS, device_specs
 
 pytestmark = pytest.mark.real
 
@@ -30,6 +32,8 @@ class LocalImage:
     """The image is on this host already."""
 
     async def path_of(self, image: ImageRef) -> str:
+        if not await asyncio.to_thread(Path(image.url).exists):
+            raise ImageUnusable(f"There is no {image.url}.")
         return image.url
 
 
@@ -56,6 +60,10 @@ class LibvirtWorld(World):
         image_id = "00000000-0000-4000-8000-000000000007"
         return ImageRef(id=image_id, disk_format="qcow2", size=1, hash_value="", url=str(GUEST_IMAGE.resolve()))
 
+    def unusable_image(self, driver: VirtDriver) -> ImageRef:
+        image_id = "00000000-0000-4000-8000-000000000008"
+        return ImageRef(id=image_id, disk_format="qcow2", size=1, hash_value="", url="/nowhere/image.qcow2")
+
     async def half_make(self, driver: VirtDriver, spec: GuestSpec, step: str) -> None:
         assert isinstance(driver, LibvirtDriver)
         directory = self.directory / "instances" / spec.server_id
@@ -63,7 +71,8 @@ class LibvirtWorld(World):
             directory.mkdir()
             (directory / "disk.new").write_bytes(b"half an overlay")
             return
-        await driver._make_disks(spec)
+        assert spec.image is not None
+        await driver._make_disks(spec, spec.image.url)
         if step == "defined":
             xml = domain_xml(spec, directory, driver._machine)
             await driver._call(lambda connection: connection.defineXML(xml))
@@ -123,6 +132,16 @@ class TestLibvirtDriver(DriverContract):
         await driver.power_off(spec.server_id, grace_s=60)
         assert SystemClock().monotonic() - began < 55, "it heard the power button"
         assert (await driver.list_guests())[spec.server_id].power_state is PowerState.SHUTDOWN
+
+    async def test_the_report_names_the_devices_that_guests_may_have(self, driver: VirtDriver) -> None:
+        assert isinstance(driver, LibvirtDriver)
+        assert (await driver.report()).pci == ()
+        driver._devices = device_specs('{"address": "*", "Tag": "yes"}')
+        found = (await driver.report()).pci
+        if not SYSFS.is_dir():
+            pytest.skip("this machine has no PCI bus")
+        assert {device.address for device in found} <= {path.name for path in SYSFS.iterdir()}
+        assert all(device.tags == {"Tag": "yes"} for device in found)
 
     async def test_a_guest_with_a_cpu_of_its_own_runs_on_that_one_alone(self, driver: VirtDriver, world: World) -> None:
         assert isinstance(driver, LibvirtDriver)

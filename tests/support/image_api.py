@@ -1,7 +1,7 @@
 """The Image API alone, with everything real below it: HTTP server, rules, database, files. Only tokens are simple."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from kilonova.api.image.routes import api
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
 from kilonova.base.policy import Policy, RuleSet
+from kilonova.cloud.answers import Answers
 from kilonova.cloud.images import Images
 from kilonova.cloud.parts import Parts
 from kilonova.cloud.policies.image import DEFAULTS
 from kilonova.cloud.policy import CloudPolicy
+from kilonova.cloud.readiness import Readiness
 from kilonova.images.backends.filesystem import FilesystemStore
 from kilonova.images.options import ImageOptions
 from kilonova.images.tickets import Tickets
@@ -52,6 +54,8 @@ class ImageCloud:
     parts: Parts
     identity: SimpleTokens
     images: Images
+    answers: Answers
+    readiness: Readiness = field(default_factory=Readiness)
 
 
 class ImageApi:
@@ -73,7 +77,7 @@ class ImageApi:
         self.bytes = FilesystemStore(self.files, keep_free=self.options.keep_free_mib * 1024**2)
         self.images = Images(parts, self.bytes, self.tickets, self.options)
         await self.images.sweep(alone=True)
-        cloud: Any = ImageCloud(parts, SimpleTokens(), self.images)
+        cloud: Any = ImageCloud(parts, SimpleTokens(), self.images, Answers(self.store, self.clock))
         self.server = HttpServer(make_app([api], cloud, self._http), "127.0.0.1", 0)
         await self.server.start()
         return self

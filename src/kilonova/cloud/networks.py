@@ -1,7 +1,7 @@
 """What a user can do with networks, subnets and ports."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
@@ -15,7 +15,13 @@ from kilonova.model.network import Network, Port, Subnet
 from kilonova.store.queries import networks, ports, quotas, servers
 from kilonova.store.transactions import Tx
 
+HOSTS_MACS = "fa:16:3f"
+"""What the MACs of hosts' own bridges begin with; no guest may take a gateway's place."""
+
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+NOT_FOR_GUESTS = [IPv4Network(block) for block in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")]
+"""This network, this host, a link's own (metadata's is there), multicast and what is reserved: RFC 6890."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +207,7 @@ class Networks:
             "updated_at": now,
         }
         row["mac"] = check_mac(row["mac"])
+        row["allowed_address_pairs"] = check_pairs(row["allowed_address_pairs"])
         return await self._store.run(once(ctx, self._parts.clock, _insert_port), row, fixed_ips, ctx.is_admin)
 
     def _check_fields(
@@ -230,6 +237,8 @@ class Networks:
             raise Conflict(f"Port {port_id} is in use by {port.device_id}; its addresses cannot be changed now.")
         if "mac" in values:
             values = {**values, "mac": check_mac(values["mac"])}
+        if "allowed_address_pairs" in values:
+            values = {**values, "allowed_address_pairs": check_pairs(values["allowed_address_pairs"])}
         return await self._store.run(_update_port, port, values, fixed_ips, ctx.is_admin, at=self._parts.clock.now())
 
     async def delete_port(self, ctx: RequestContext, port_id: str) -> None:
@@ -253,7 +262,21 @@ def check_mac(text: str) -> str:
     mac = text.lower()
     if not MAC.fullmatch(mac) or int(mac[:2], 16) & 1:
         raise BadRequest(f"Invalid input for mac_address. Reason: '{text[:40]}' is not a valid MAC address.")
+    if mac.startswith(HOSTS_MACS):
+        raise BadRequest(f"Invalid input for mac_address. Reason: {HOSTS_MACS}:… are the hosts' own.")
     return mac
+
+
+def check_pairs(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Pairs of an address or block and the MAC that goes with it (None: the port's own).
+
+    Raises:
+        BadRequest
+    """
+    return [
+        {**pair, "mac_address": check_mac(mac) if (mac := pair.get("mac_address")) is not None else None}
+        for pair in pairs
+    ]
 
 
 def subnet_row(id: str, network_id: str, project_id: str, values: dict[str, Any], now: datetime) -> dict[str, Any]:
@@ -270,6 +293,8 @@ def subnet_row(id: str, network_id: str, project_id: str, values: dict[str, Any]
         raise BadRequest(f"Invalid input for cidr. Reason: {error}.") from None
     if cidr.prefixlen > 29 or cidr.prefixlen < 8:
         raise BadRequest("Invalid input for cidr. Reason: a subnet has between 8 and 16777216 addresses.")
+    if any(cidr.overlaps(block) for block in NOT_FOR_GUESTS):
+        raise BadRequest(f"Invalid input for cidr. Reason: {cidr} has addresses that no machine can have on a network.")
     first, last = cidr.network_address + 1, cidr.broadcast_address - 1
     gateway = values.get("gateway_ip", str(first))
     if gateway is not None:

@@ -17,12 +17,14 @@ from kilonova.launch.process import Process
 from kilonova.model.errors import Unavailable
 from kilonova.rpcapi.conductor import ConductorAPI
 from kilonova.rpcapi.scheduler import SchedulerAPI
+from kilonova.scheduler.metrics import SchedulerMetrics
 from kilonova.scheduler.options import PciOptions
 from kilonova.store import migrations
 from kilonova.store.engine import Store
 from kilonova.store.queries import quotas
 from kilonova.store.transactions import Tx
 from kilonova.tasks.engine import Engine, TaskOptions
+from kilonova.tasks.metrics import TaskMetrics
 
 log = get_logger(__name__)
 
@@ -85,7 +87,7 @@ async def start_conductor(process: Process, store: Store, *, api_url: str, alone
         image_ref=image_references(process.state, api_url, config, store, clock),
         pci_aliases=config.get(PciOptions).aliases(),
     )
-    engine = Engine(store, clock, ids, config.get(TaskOptions), KINDS, hands)
+    engine = Engine(store, clock, ids, config.get(TaskOptions), KINDS, hands, TaskMetrics(process.readiness.registry))
     liveness = Liveness(store, clock, ids, config.get(LivenessOptions), alone=alone)
     with bind(service="conductor"):
         await liveness.start()
@@ -102,7 +104,9 @@ async def start_conductor(process: Process, store: Store, *, api_url: str, alone
 
 async def start_scheduler(process: Process, store: Store) -> None:
     """Choose hosts."""
-    endpoint = build_scheduler(process.config, store, process.clock, process.ids)
+    endpoint = build_scheduler(
+        process.config, store, process.clock, process.ids, SchedulerMetrics(process.readiness.registry)
+    )
     with bind(service="scheduler"):
         await endpoint.start()
         process.at_end(endpoint.stop)

@@ -48,6 +48,9 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     fixed_ips: tuple[FixedIP, ...] = ()
     port_security: bool = True
     allowed_address_pairs: tuple[str, ...] = ()
+    """Addresses and blocks for which it may speak from its own `mac`."""
+    allowed_macs: tuple[tuple[str, str], ...] = ()
+    """Pairs (address or block, MAC) for which it may speak from that other MAC."""
 
 
 class CellPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +80,7 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
         admin_password: empty unless the user asked to have one injected. Secret.
     """
 
-    version: str = "1.2"
+    version: str = "1.3"
     server_id: str
     name: str
     """The hypervisor's name of the guest, such as ``instance-0000002a``."""
@@ -106,6 +109,10 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Since 1.2. Empty: the guest runs anywhere on its host."""
     pci_devices: tuple[str, ...] = ()
     """Since 1.2: addresses of host devices that are the guest's own, such as ``0000:3b:00.0``."""
+    build: str = ""
+    """Since 1.3: which making of the guest this is. Empty from an older conductor."""
+    replaces: bool = False
+    """Since 1.3: a guest of another build that is there makes room for this one, its disks too."""
 
 
 class GuestRecord(msgspec.Struct, frozen=True, kw_only=True):

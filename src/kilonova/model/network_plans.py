@@ -38,6 +38,8 @@ class PortPlan(msgspec.Struct, frozen=True, kw_only=True):
     server_id: str
     project_id: str
     hostname: str
+    admin_up: bool = True
+    """False: nothing that its guest sends is let through."""
 
 
 class HostNetworks(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,18 +1,26 @@
 """One host's network agent: what is plugged here has its bridge, its address and its rules; the rest is gone.
 
-All of a network is made with its first port and removed with its last. Address servers and rules outlive this
-process; on start it compares with what the conductor says belongs here.
+Commands come from tasks, with their epochs. What a host should carry is also asked of the conductor, on start and by
+timer: a lost command costs time, and a change that no command tells (a port's allowed addresses, a subnet's name
+servers) arrives that way at the latest.
 """
 
 import asyncio
+import collections
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from kilonova.base.log import get_logger
+from kilonova.base.clock import Clock
+from kilonova.base.log import get_logger, set_service
+from kilonova.base.metrics import CollectorRegistry, Counter
 from kilonova.model.epochs import Epochs
+from kilonova.model.errors import CloudError, NetworkFailed, Unavailable
 from kilonova.model.network_plans import NetworkPlan, PortPlan
-from kilonova.network import bridge, nftables
-from kilonova.network.dnsmasq import AddressServer
-from kilonova.network.metadata_proxy import MetadataProxy
+from kilonova.network.driver import NetworkDriver
+from kilonova.network.flat import Flat
+from kilonova.network.flat_dhcp import FlatDHCP
+from kilonova.network.metadata_proxy import MetadataService
 from kilonova.network.options import NetworkAgentOptions
 from kilonova.rpcapi.conductor import ConductorAPI
 from kilonova.rpcapi.network import NetworkAPI
@@ -21,7 +29,7 @@ log = get_logger(__name__)
 
 
 class NetworkAgent(NetworkAPI):
-    """Flat networks with DHCP on Linux bridges."""
+    """Keeps one host's networks and the conductor in agreement."""
 
     def __init__(
         self,
@@ -29,109 +37,141 @@ class NetworkAgent(NetworkAPI):
         directory: Path,
         conductor: ConductorAPI,
         options: NetworkAgentOptions,
+        clock: Clock,
+        metrics: CollectorRegistry,
         *,
         table: str,
         api_url: str,
         secret: str,
+        driver: NetworkDriver | None = None,
     ) -> None:
         """
         Args:
-            directory: where the address servers' files live.
-            table: name of this cloud's nftables tables on this host.
+            directory: where the address servers' files and the agent's records live.
+            table: name of this cloud's nftables tables on this host, and the mark of its bridges.
+            api_url: root of the APIs, below which the metadata service is.
             secret: shared with the metadata service.
+            driver: instead of the one that the options name.
         """
         self._host = host
-        self._directory = directory
         self._conductor = conductor
+        self._clock = clock
         self._options = options
-        self._table = table
-        self._api_url = api_url
-        self._secret = secret
+        self._mended = Counter(
+            "kilonova_network_repairs", "Parts of networks that were made again after somebody took them away",
+            ["part"], registry=metrics,
+        )  # fmt: skip
+        self._failed = Counter(
+            "kilonova_network_failures", "Rounds of repair or comparison that failed", ["work"], registry=metrics
+        )
+        service = MetadataService(url=f"{api_url}/metadata", secret=secret)
+        self.driver = driver or choose_driver(self._options, directory, table, service, self._clock)
         self._epochs = Epochs()
-        self._lock = asyncio.Lock()
-        self._networks: dict[str, NetworkPlan] = {}
-        self._ports: dict[str, PortPlan] = {}
-        self._proxies: dict[str, MetadataProxy] = {}
+        self._inside: collections.Counter[str] = collections.Counter()
+        """Servers for which commands are under way."""
+        self._touched: set[str] = set()
+        """Servers for which commands came since the conductor was asked last."""
+        self._comparing = asyncio.Lock()
+        self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Make what belongs here, remove what does not any more."""
-        wanted = await self._conductor.networks_of(self._host)
-        self._directory.mkdir(parents=True, exist_ok=True)
-        async with self._lock:
-            self._networks = {network.id: network for network in wanted.networks}
-            self._ports = {port.nic.port_id: port for port in wanted.ports}
-            for path in list(self._directory.iterdir()):
-                if path.name not in self._networks:
-                    await self._remove(path.name, (path / "bridge").read_text() if (path / "bridge").exists() else "")
-            for network_id in list(self._networks):
-                await self._ensure(network_id)
-            await self._rules()
+        """Take up what was carried before, make what belongs here, remove what does not any more.
 
-    async def close(self) -> None:
-        """Stop the proxies; networks stay for their guests."""
-        for proxy in self._proxies.values():
-            await proxy.close()
+        Raises:
+            NetworkFailed: a tool is missing or refuses.
+        """
+        await self.driver.start()
+        try:
+            await self.refresh()
+        except Unavailable as error:
+            # What was carried before goes on; the timer asks again.
+            log.warning("the conductor does not say what belongs here", cause=error.message)
+        except NetworkFailed as error:
+            # One network that cannot be here keeps no other's guests waiting.
+            log.error("not all that belongs here could be made; it is tried again", cause=error.message)
+        self._loops = [
+            self._every(self._options.repair_interval, self.repair, "repair"),
+            self._every(self._options.reconcile_interval, self.refresh, "reconcile"),
+        ]
+
+    async def close(self, *, remove: bool = False) -> None:
+        """End the periodic work; networks stay for their guests unless they shall be removed."""
+        loops, self._loops = self._loops, []
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await self.driver.close(remove=remove)
 
     async def plug(self, server_id: str, networks: list[NetworkPlan], ports: list[PortPlan], *, epoch: int) -> None:
-        async with self._epochs.enter(server_id, epoch), self._lock:
-            self._networks |= {network.id: network for network in networks}
-            self._ports |= {port.nic.port_id: port for port in ports}
-            for network in networks:
-                await self._ensure(network.id)
-            await self._rules()
+        with self._commanded(server_id):
+            async with self._epochs.enter(server_id, epoch):
+                await self.driver.plug(networks, ports)
         log.info("ports are ready", server=server_id, ports=len(ports), bridges=[n.bridge for n in networks])
 
     async def unplug(self, server_id: str, *, epoch: int) -> None:
-        async with self._epochs.enter(server_id, epoch), self._lock:
-            gone = [port_id for port_id, port in self._ports.items() if port.server_id == server_id]
-            touched = {self._ports.pop(port_id).nic.network_id for port_id in gone}
-            for network_id in touched:
-                if self._ports_of(network_id):
-                    await self._ensure(network_id)
-            await self._rules()
-            for network_id in touched:
-                if not self._ports_of(network_id):
-                    network = self._networks.pop(network_id)
-                    await self._remove(network_id, network.bridge)
-        if gone:
-            log.info("ports are gone", server=server_id, ports=len(gone))
+        with self._commanded(server_id):
+            async with self._epochs.enter(server_id, epoch):
+                await self.driver.unplug(server_id)
+        log.info("ports are gone", server=server_id)
 
-    def _ports_of(self, network_id: str) -> list[PortPlan]:
-        return [port for port in self._ports.values() if port.nic.network_id == network_id]
+    async def refresh(self) -> None:
+        """Ask the conductor what belongs here, and make it so.
 
-    async def _ensure(self, network_id: str) -> None:
-        network = self._networks[network_id]
-        directory = self._directory / network_id
-        directory.mkdir(exist_ok=True)
-        (directory / "bridge").write_text(network.bridge)
-        await bridge.ensure(network, card=self._card_of(network))
-        if any(subnet.enable_dhcp for subnet in network.subnets):
-            await AddressServer(directory).ensure(network, self._ports_of(network_id))
-        address = next((subnet.host_address for subnet in network.subnets if subnet.host_address), None)
-        if address is not None and network_id not in self._proxies:
-            proxy = MetadataProxy(address, lambda source: self._who(network_id, source), self._api_url, self._secret)
-            await proxy.start()
-            self._proxies[network_id] = proxy
+        The answer may be older than commands that come while it is on its way: their servers are left as they are.
+        """
+        async with self._comparing:
+            self._touched = set(self._inside)
+            wanted = await self._conductor.networks_of(self._host)
+            # Read when the driver's turn for it comes, so that commands that come until then count, too.
+            report = await self.driver.reconcile(wanted, leave=self._touched)
+        if not report.is_clean:
+            log.info(
+                "networks are as the conductor says again",
+                missing=report.missing,
+                changed=report.changed,
+                stray=report.stray,
+            )
 
-    async def _remove(self, network_id: str, bridge_name: str) -> None:
-        proxy = self._proxies.pop(network_id, None)
-        if proxy is not None:
-            await proxy.close()
-        await AddressServer(self._directory / network_id).remove()
-        if bridge_name:
-            await bridge.remove(bridge_name)
+    async def repair(self) -> list[str]:
+        """Look once whether all that is carried is as it was made, and mend it; what was mended, in words."""
+        mended = await self.driver.repair()
+        for what in mended:
+            # The kind of thing alone: names of bridges would make a series each.
+            self._mended.labels(part=what.partition(":")[0]).inc()
+        return mended
 
-    async def _rules(self) -> None:
-        proxies = {network_id: (proxy.address, proxy.port) for network_id, proxy in self._proxies.items()}
-        networks = list(self._networks.values())
-        cards = {network.id: card for network in networks if (card := self._card_of(network))}
-        await nftables.apply(self._table, networks, list(self._ports.values()), proxies, cards)
+    @contextlib.contextmanager
+    def _commanded(self, server_id: str) -> Iterator[None]:
+        self._inside[server_id] += 1
+        self._touched.add(server_id)
+        try:
+            yield
+        finally:
+            self._inside[server_id] -= 1
+            if not self._inside[server_id]:
+                del self._inside[server_id]
 
-    def _card_of(self, network: NetworkPlan) -> str:
-        return self._options.flat_interface if network.name == self._options.flat_network_name else ""
+    def _every(self, seconds: float, work: Callable[[], Awaitable[object]], name: str) -> asyncio.Task[None]:
+        async def forever() -> None:
+            set_service("network", host=self._host)
+            while True:
+                await self._clock.sleep(seconds)
+                try:
+                    await work()
+                except CloudError as error:
+                    self._failed.labels(work=name).inc()
+                    log.warning("periodic work failed", work=name, cause=error.message)
+                except Exception:
+                    self._failed.labels(work=name).inc()
+                    log.exception("periodic work failed", work=name)
 
-    def _who(self, network_id: str, source: str) -> tuple[str, str] | None:
-        for port in self._ports_of(network_id):
-            if any(ip.address == source for ip in port.nic.fixed_ips):
-                return port.server_id, port.project_id
-        return None
+        return asyncio.create_task(forever(), name=f"network.{name}.{self._host}")
+
+
+def choose_driver(
+    options: NetworkAgentOptions, directory: Path, mark: str, metadata: MetadataService, clock: Clock
+) -> NetworkDriver:
+    """The driver that the options name."""
+    if options.network_driver == "flat":
+        return Flat(directory, mark=mark, metadata=metadata, options=options)
+    return FlatDHCP(directory, mark=mark, metadata=metadata, options=options, clock=clock)

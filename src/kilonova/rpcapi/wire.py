@@ -13,7 +13,7 @@ from kilonova.model.host import HostReport
 from kilonova.rpc.versions import parse
 
 ADDED: Final[dict[type[msgspec.Struct], dict[str, tuple[str, ...]]]] = {
-    GuestSpec: {"1.1": ("flavor_name",), "1.2": ("cells", "pci_devices")},
+    GuestSpec: {"1.1": ("flavor_name",), "1.2": ("cells", "pci_devices"), "1.3": ("build", "replaces")},
     HostReport: {"1.1": ("numa", "pci", "more", "metrics")},
 }
 """Object to version to the fields that came with it."""

@@ -12,7 +12,8 @@ from typing import Final, TypeVar
 
 import msgspec.structs
 
-from kilonova.cloud.servers import Created, ServerRequest, Servers
+from kilonova.cloud.server_creation import Created, ServerRequest
+from kilonova.cloud.servers import Servers
 from kilonova.model.context import RequestContext
 from kilonova.model.errors import CloudError, Repeated, Unavailable
 from kilonova.model.states import RULES, TaskState, VMState

@@ -36,6 +36,7 @@ from kilonova.store.queries.tasks import LeaseLost
 from kilonova.store.transactions import Tx
 from kilonova.tasks.kinds import Run, Step, TaskKind, Write
 from kilonova.tasks.limits import with_limits
+from kilonova.tasks.metrics import TaskMetrics
 
 S = TypeVar("S")
 log = get_logger(__name__)
@@ -81,7 +82,9 @@ class Engine(Generic[S]):
         options: TaskOptions,
         kinds: tuple[TaskKind[S], ...],
         services: S,
+        metrics: TaskMetrics | None = None,
     ) -> None:
+        self._metrics = metrics or TaskMetrics()
         self._store = store
         self._clock = clock
         self._ids = ids
@@ -230,6 +233,7 @@ class Engine(Generic[S]):
                 self._ids,
                 self._options,
                 self._services,
+                self._metrics,
             )
             self._workers[task.id] = worker
             try:
@@ -257,8 +261,10 @@ class _Worker(Generic[S]):
         ids: Ids,
         options: TaskOptions,
         services: S,
+        metrics: TaskMetrics,
     ) -> None:
         self._task = task
+        self._metrics = metrics
         self._kind = kind
         self._store = store
         self._clock = clock
@@ -305,7 +311,7 @@ class _Worker(Generic[S]):
         try:
             async with asyncio.timeout(step.deadline_s):
                 write = await step.do(self._run())
-            await self._commit(self._done, step, write, started)
+            await self._commit("done", self._done, step, write, started)
         except (LeaseLost, StaleEpoch):
             raise LeaseLost(self._task.id) from None
         except Exception as error:
@@ -319,11 +325,11 @@ class _Worker(Generic[S]):
         if isinstance(error, PASSING) and tries < step.tries:
             log.info("step is tried again", step=step.name, cause=failure.message, tries=tries)
             pause = self._pause(tries) if not isinstance(error, ClaimLost) else 0.0
-            await self._commit(self._again_later, step, failure, started, tries, pause)
+            await self._commit("retry", self._again_later, step, failure, started, tries, pause)
         else:
             known = isinstance(error, CloudError)
             log.warning("step failed", step=step.name, cause=failure.message, exc_info=None if known else error)
-            await self._commit(self._turn_back, step, failure, started)
+            await self._commit("failed", self._turn_back, step, failure, started)
 
     async def _undo(self) -> None:
         step = self._kind.steps[self._task.step]
@@ -333,7 +339,7 @@ class _Worker(Generic[S]):
             if step.undo is not None:
                 async with asyncio.timeout(step.deadline_s):
                     write = await step.undo(self._run())
-            await self._commit(self._undone, step, write, started)
+            await self._commit("undone", self._undone, step, write, started)
         except (LeaseLost, StaleEpoch):
             raise LeaseLost(self._task.id) from None
         except Exception as error:
@@ -341,19 +347,24 @@ class _Worker(Generic[S]):
             tries = self._task.tries + 1
             if tries < self._kind.undo_tries:
                 log.info("undo is tried again", step=step.name, cause=failure.message, tries=tries)
-                await self._commit(self._again_later, step, failure, started, tries, self._pause(tries))
+                pause = self._pause(tries)
+                await self._commit("retry", self._again_later, step, failure, started, tries, pause)
             else:
                 # What remains on the host is found and removed when its agent next compares.
                 log.warning("undo is left to the host", step=step.name, cause=failure.message)
-                await self._commit(self._undone, step, None, started, failure)
+                await self._commit("failed", self._undone, step, None, started, failure)
 
     def _pause(self, tries: int) -> float:
         spread: float = 0.75 + self._ids.chance.random() / 2
         return min(30.0, self._options.retry_base_s * 2.0 ** (tries - 1)) * spread
 
-    async def _commit(self, write: Any, *args: Any) -> None:
-        task, finished, put_back = await self._store.run(write, self._clock.now(), *args)
+    async def _commit(self, outcome: str, write: Any, step: Step[S], what: Any, started: datetime, *more: Any) -> None:
+        now = self._clock.now()
+        task, finished, put_back = await self._store.run(write, now, step, what, started, *more)
         self._task, self._finished = task, finished
+        self._metrics.step(task.kind, step.name, outcome, seconds=(now - started).total_seconds())
+        if finished:
+            self._metrics.ended(task.kind, is_well=not task.undoing)
         if put_back:
             raise _PutBack
 

@@ -20,6 +20,7 @@ from kilonova.api.http.views import Field, View
 from kilonova.base.ids import SeededIds
 from kilonova.base.policy import Default, Policy, RuleSet
 from kilonova.cloud.policy import CloudPolicy
+from kilonova.cloud.readiness import Readiness
 from kilonova.model.context import RequestContext
 from kilonova.model.errors import Conflict, QuotaExceeded, ServiceError, TooManyRequests, Unauthorized, Unavailable
 
@@ -73,6 +74,11 @@ class SampleCloud:
     parts: SampleParts
     identity: People = field(default_factory=People)
     seen: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def readiness(self) -> Readiness:
+        """New metrics for each app that is made of it."""
+        return Readiness()
 
 
 RULES = (

@@ -11,7 +11,7 @@ import pytest
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
-from kilonova.model.errors import GuestRejected, UnsupportedVersion
+from kilonova.model.errors import GuestRejected, NotSupported, UnsupportedVersion
 from kilonova.model.guest import CellPlan, GuestRecord, GuestSpec, GuestState, ImageRef, Nic, PowerObservation
 from kilonova.model.host import HostReport
 from kilonova.model.network_plans import HostNetworks, NetworkPlan, PortPlan, SubnetPlan
@@ -40,6 +40,7 @@ def fixture(name: str) -> Any:
 
 OLD_FIELDS = set(fixture("compute/1.0/spawn.json")["guest"])
 MIDDLE_FIELDS = set(fixture("compute/1.1/spawn.json")["guest"])
+LATER_FIELDS = set(fixture("compute/1.2/spawn.json")["guest"])
 
 
 class OldAgentAPI(Protocol):
@@ -58,9 +59,16 @@ class MiddleAgentAPI(Protocol):
     async def spawn(self, guest: dict[str, Any], *, epoch: int) -> None: ...
 
 
-class NewAgentAPI(Protocol):
+class LaterAgentAPI(Protocol):
     topic: ClassVar[str] = "compute"
     version: ClassVar[str] = "1.2"
+
+    async def spawn(self, guest: dict[str, Any], *, epoch: int) -> None: ...
+
+
+class NewAgentAPI(Protocol):
+    topic: ClassVar[str] = "compute"
+    version: ClassVar[str] = "1.3"
 
     async def spawn(self, guest: GuestSpec, *, epoch: int) -> None: ...
 
@@ -97,21 +105,21 @@ def new_guest() -> GuestSpec:
 
 
 def newest_guest() -> GuestSpec:
-    """With host CPUs and devices of its own."""
-    return msgspec.convert(fixture("compute/1.2/spawn.json")["guest"], GuestSpec)
+    """With host CPUs and devices of its own, in place of an earlier build."""
+    return msgspec.convert(fixture("compute/1.3/spawn.json")["guest"], GuestSpec)
 
 
 async def test_a_new_conductor_speaks_the_old_version_to_an_old_agent() -> None:
     agent = Agent()
     async with talking(OldAgentAPI, agent) as client:
-        await ComputeClient(client.target("compute", host="h1", version="1.2")).spawn(new_guest(), epoch=3)
+        await ComputeClient(client.target("compute", host="h1", version="1.3")).spawn(new_guest(), epoch=3)
     assert agent.got == [fixture("compute/1.0/spawn.json")["guest"]]
 
 
 async def test_an_agent_in_between_is_told_what_it_knows() -> None:
     agent = Agent(MIDDLE_FIELDS)
     async with talking(MiddleAgentAPI, agent) as client:
-        await ComputeClient(client.target("compute", host="h1", version="1.2")).spawn(new_guest(), epoch=3)
+        await ComputeClient(client.target("compute", host="h1", version="1.3")).spawn(new_guest(), epoch=3)
     assert agent.got == [fixture("compute/1.1/spawn.json")["guest"]]
 
 
@@ -119,16 +127,35 @@ async def test_an_agent_in_between_is_told_what_it_knows() -> None:
 async def test_an_agent_that_cannot_give_cpus_of_their_own_is_not_asked_to(protocol: type) -> None:
     agent = Agent(MIDDLE_FIELDS)
     async with talking(protocol, agent) as client:
-        compute = ComputeClient(client.target("compute", host="h1", version="1.2"))
+        compute = ComputeClient(client.target("compute", host="h1", version="1.3"))
         with pytest.raises(GuestRejected, match="too old"):
-            await compute.spawn(newest_guest(), epoch=3)
+            await compute.spawn(msgspec.structs.replace(newest_guest(), replaces=False), epoch=3)
     assert agent.got == []
+
+
+@pytest.mark.parametrize("protocol", [OldAgentAPI, MiddleAgentAPI, LaterAgentAPI])
+async def test_an_agent_that_cannot_rebuild_is_not_asked_to(protocol: type) -> None:
+    """It would leave the guest that is there, and the user would believe in a fresh disk."""
+    agent = Agent(LATER_FIELDS)
+    async with talking(protocol, agent) as client:
+        compute = ComputeClient(client.target("compute", host="h1", version="1.3"))
+        with pytest.raises(NotSupported, match="too old"):
+            await compute.spawn(msgspec.structs.replace(new_guest(), replaces=True), epoch=3)
+    assert agent.got == []
+
+
+async def test_the_agent_of_yesterday_is_told_all_but_the_build() -> None:
+    agent = Agent(LATER_FIELDS)
+    async with talking(LaterAgentAPI, agent) as client:
+        compute = ComputeClient(client.target("compute", host="h1", version="1.3"))
+        await compute.spawn(msgspec.structs.replace(newest_guest(), replaces=False), epoch=3)
+    assert agent.got == [fixture("compute/1.2/spawn.json")["guest"]]
 
 
 async def test_a_new_conductor_tells_a_new_agent_all() -> None:
     agent = Agent()
     async with talking(NewAgentAPI, agent) as client:
-        await ComputeClient(client.target("compute", host="h1", version="1.2")).spawn(newest_guest(), epoch=3)
+        await ComputeClient(client.target("compute", host="h1", version="1.3")).spawn(newest_guest(), epoch=3)
     assert agent.got == [newest_guest()]
 
 

@@ -22,6 +22,7 @@ from kilonova.api.http.request import CloudParts, Reply
 from kilonova.api.http.routing import Api, Route, template
 from kilonova.base.ids import request_id
 from kilonova.base.log import bind, get_logger
+from kilonova.base.metrics import Histogram
 from kilonova.model.errors import BadRequest, CloudError, MethodNotAllowed, NotFound
 
 log = get_logger(__name__)
@@ -155,6 +156,9 @@ def _face(call: Call, error: BaseException) -> Face:
     return (call.api.errors if call.api is not None else JSON_ERRORS)(failure)
 
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
 class HttpApp:
     """The outermost layer: request ids, headers of every response, the access log, and a last resort."""
 
@@ -163,6 +167,13 @@ class HttpApp:
         self._clock = cloud.parts.clock
         self._ids = cloud.parts.ids
         self._options = options
+        self._requests = Histogram(
+            "kilonova_http_requests_seconds",
+            "Time of HTTP requests, by API, method and hundreds of the status.",
+            ("api", "method", "status"),
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60),
+            registry=cloud.readiness.registry,
+        )
         self._public_url = options.public_url.rstrip("/")
         # The longest root wins: /compute/v2.1 before /compute.
         self._roots = sorted(((api.root, api) for api in apis), key=lambda pair: -len(pair[0]))
@@ -182,12 +193,16 @@ class HttpApp:
         with bind(**bound):
             await self._serve(scope, call, send)
             ctx = call.ctx
+            seconds = self._clock.monotonic() - started
+            api = call.api.name if call.api is not None else "none"
+            method = call.method if call.method in _METHODS else "other"
+            self._requests.labels(api, method, call.status // 100 * 100).observe(seconds)
             log.info(
                 "request",
                 method=call.method,
                 path=call.path,
                 status=call.status,
-                ms=round((self._clock.monotonic() - started) * 1000, 2),
+                ms=round(seconds * 1000, 2),
                 user=ctx.user_id if ctx else None,
                 project=ctx.project_id if ctx else None,
             )

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from kilonova.api.http.microversions import Version
 from kilonova.base.clock import Clock
 from kilonova.base.ids import Ids
+from kilonova.base.metrics import CollectorRegistry
 from kilonova.model.context import Answer, Once, RequestContext
 
 
@@ -52,6 +53,13 @@ class KeptAnswers(Protocol):
     def keep(self, once: Once, status: int, answer: Any) -> Awaitable[None]: ...
 
 
+class HasRegistry(Protocol):
+    """Who has the metrics of this process."""
+
+    @property
+    def registry(self) -> CollectorRegistry: ...
+
+
 class CloudParts(Protocol):
     """As much of `kilonova.cloud.cloud.Cloud` as the framework itself uses."""
 
@@ -61,6 +69,8 @@ class CloudParts(Protocol):
     def identity(self) -> Identity: ...
     @property
     def answers(self) -> KeptAnswers: ...
+    @property
+    def readiness(self) -> HasRegistry: ...
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kilonova.model.errors import Conflict, NotFound
+from kilonova.model.errors import BadRequest, Conflict, NotFound
 from kilonova.model.network import Network, Subnet
 from kilonova.store.tables.flavors import versions
 from kilonova.store.tables.networks import addresses, networks, ports, subnets
@@ -183,9 +183,10 @@ def take_address(tx: Tx, subnet: Subnet, port_id: str, wanted: str | None = None
     and an address is not used again at once.
 
     Raises:
-        Conflict: it is taken, or no address is free.
+        BadRequest: no port can have it. Conflict: it is taken, or no address is free.
     """
     if wanted is not None:
+        check_for_ports(subnet, wanted)
         number = int(IPv4Address(wanted))
         if not _take(tx, subnet, number, port_id):
             raise Conflict(f"IP address {wanted} already allocated in subnet {subnet.id}")
@@ -201,6 +202,18 @@ def take_address(tx: Tx, subnet: Subnet, port_id: str, wanted: str | None = None
             tx.execute(sa.update(subnets).where(_s.id == subnet.id).values(next_address=number + 1))
             return str(IPv4Address(number))
     raise Conflict(f"No more IP addresses available on network {subnet.network_id}.")
+
+
+def check_for_ports(subnet: Subnet, address: str) -> None:
+    """Raise unless a port may have this address: a guest with the gateway's would take the place of its host.
+
+    Raises:
+        BadRequest
+    """
+    cidr = IPv4Network(subnet.cidr)
+    ends = (str(cidr.network_address), str(cidr.broadcast_address))
+    if address in (subnet.host_address, subnet.gateway_ip, *ends):
+        raise BadRequest(f"IP address {address} is not a valid IP for subnet {subnet.id}: it is no port's.")
 
 
 def _from(subnet: Subnet, start: int, *, limit: int) -> Any:

@@ -166,6 +166,7 @@ def resolve_requested(tx: Tx, project_id: str, requested: list[RequestedNetwork]
 def _check_fixed(tx: Tx, network: Network, address: str) -> None:
     for subnet in networks.subnets_of(tx, [network.id]).get(network.id, []):
         if IPv4Address(address) in IPv4Network(subnet.cidr):
+            networks.check_for_ports(subnet, address)
             taken = sa.select(addresses.c.port_id).where(
                 addresses.c.subnet_id == subnet.id, addresses.c.address == int(IPv4Address(address))
             )
@@ -301,6 +302,7 @@ def _plans(tx: Tx, found: Sequence[Port]) -> tuple[list[NetworkPlan], list[PortP
             server_id=port.device_id,
             project_id=port.project_id,
             hostname=port.hostname,
+            admin_up=port.admin_state_up,
         )
         for port in found
     ]
@@ -329,6 +331,7 @@ def _network_plan(network: Network, subnets: Sequence[Subnet]) -> NetworkPlan:
 
 
 def _nic(port: Port, network: Network, subnets: Mapping[str, Subnet]) -> Nic:
+    pairs = [(pair["ip_address"], pair.get("mac_address") or port.mac) for pair in port.allowed_address_pairs]
     return Nic(
         port_id=port.id,
         network_id=port.network_id,
@@ -348,5 +351,6 @@ def _nic(port: Port, network: Network, subnets: Mapping[str, Subnet]) -> Nic:
             for fixed in port.fixed_ips
         ),
         port_security=port.port_security,
-        allowed_address_pairs=tuple(str(pair["ip_address"]) for pair in port.allowed_address_pairs),
+        allowed_address_pairs=tuple(block for block, mac in pairs if mac == port.mac),
+        allowed_macs=tuple((block, mac) for block, mac in pairs if mac != port.mac),
     )
