@@ -1,11 +1,12 @@
 """Deliberate breakages of the product, each of which the simulator must notice. See docs/reliability.md.
 
 A breakage rewrites one function while a test runs: a piece of its source is replaced, and the function is compiled
-again in its module. The product has no switches for this. If a piece is not there any more, the code has moved on, and the
-breakage has to follow it.
+again in its module. The product has no switches for this. If a piece is not there any more, the code has moved on,
+and the breakage has to follow it.
 """
 
 import __future__
+
 import importlib
 import inspect
 import textwrap

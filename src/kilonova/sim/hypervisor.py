@@ -53,6 +53,11 @@ class SimulatedHypervisor(FakeDriver):
             for server_id, guest in self._guests.items()
         }
 
+    def image_of(self, server_id: str) -> str | None:
+        """What a guest's disk was made of."""
+        guest = self._guests.get(server_id)
+        return guest.image_id if guest else None
+
     def lose_power(self) -> None:
         """All guests are off at once, and nothing goes on; what was half-made stays so."""
         for task in self._going_on:
