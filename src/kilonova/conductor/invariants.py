@@ -176,7 +176,7 @@ def _guests(books: Books, guests: Mapping[str, Mapping[str, GuestState]], gone: 
                 where = "deleted or never made" if server is None else f"on {server.host}"
                 text = f"the guest is on {host}, the server is {where}"
                 yield Violation("leaked", "a guest belongs where it is", server_id, text)
-            elif guest.power_state is PowerState.NOSTATE:
+            elif guest.power_state is PowerState.NOSTATE and server.vm_state is not VMState.ERROR:
                 yield Violation("leaked", "no guest is left half-made", server_id, f"on {host}")
     for server in books.servers.values():
         if server.host is None or server.host in gone or server.host not in guests:

@@ -61,14 +61,15 @@ class ComputeClient(ComputeAPI):
         self._target = target.at("1.0")
 
     async def spawn(self, guest: GuestSpec, *, epoch: int) -> None:
+        # An agent that does not answer is not an old one: where older versions cannot say it, it is asked again later.
+        if guest.replaces and not await self._newest.can("1.3"):
+            raise NotSupported("The agent of this host is too old to rebuild guests: upgrade it first.")
+        if (guest.cells or guest.pci_devices) and not await self._newest.can("1.2"):
+            raise GuestRejected("The agent of this host is too old to give guests CPUs or devices of their own.")
         if await self._newest.takes("1.3"):
             await self._newest.at("1.3").call("spawn", guest=guest, epoch=epoch, deadline_s=600)
             return
-        if guest.replaces:
-            raise NotSupported("The agent of this host is too old to rebuild guests: upgrade it first.")
         version = await self._older()
-        if version != "1.2" and (guest.cells or guest.pci_devices):
-            raise GuestRejected("The agent of this host is too old to give guests CPUs or devices of their own.")
         log.info("guest is described in an older version", server=guest.server_id, version=version)
         older = downgrade(guest, version)
         await self._newest.at(version).call("spawn", guest=older, epoch=epoch, deadline_s=600)

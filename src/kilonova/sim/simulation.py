@@ -12,7 +12,7 @@ from kilonova.base.ids import SeededIds
 from kilonova.cloud.networks import NetworkOptions, Networks
 from kilonova.cloud.parts import Parts
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
-from kilonova.conductor.invariants import Violation, always, at_rest
+from kilonova.conductor.invariants import AT_REST, Violation, always, at_rest
 from kilonova.model.flavor import Flavor
 from kilonova.model.image import Image, ImageStatus, Visibility
 from kilonova.model.states import VMState
@@ -25,9 +25,9 @@ from kilonova.sim.loop import Life, SimulatedLoop
 from kilonova.sim.machines import ApiMachine, ConductorMachine, HostMachine, Machine, SchedulerMachine, World
 from kilonova.sim.plan import Plan, Result
 from kilonova.sim.transitions import Watch
-from kilonova.sim.workload import FLAVORS, IMAGE_ID, Users
+from kilonova.sim.workload import FLAVORS, IMAGES, Users
 from kilonova.store.queries import flavors, images, quotas
-from kilonova.store.queries.invariants import Books, books, kinds_under_way, named_twice
+from kilonova.store.queries.invariants import Books, books, kinds_under_way, named_twice, subjects_that_failed
 from kilonova.store.transactions import Tx
 
 QUIET_WITHIN_S = 3600.0
@@ -224,8 +224,23 @@ class Simulation:
             if server_id in books.servers and server_id not in books.with_fault
         ]
         found += [
+            Violation("odd", "a server has the disk of its image", server.id, f"of {image_id}, not {server.image_id}")
+            for server in books.servers.values()
+            if server.vm_state in AT_REST and server.id not in books.with_fault
+            for host in self.hosts
+            if host.name == server.host and not host.is_dead
+            if (image_id := host.hypervisor.image_of(server.id)) not in (None, server.image_id)
+        ]
+        run_now = self.world.database.store.run_now
+        known = run_now(subjects_that_failed).union(*(host.hypervisor.troubled for host in self.hosts))
+        found += [
+            Violation("odd", "nothing changes by itself", server_id, text)
+            for server_id, text in self._watch.by_itself.items()
+            if server_id not in known
+        ]
+        found += [
             Violation("doubled", "one key makes one server", name, f"there are {many}")
-            for name, many in self.world.database.store.run_now(named_twice, "once-").items()
+            for name, many in run_now(named_twice, "once-").items()
         ]
         return found
 
@@ -281,23 +296,24 @@ def _furnish(tx: Tx) -> None:
         flavors.insert(
             tx, Flavor(id=name, name=name, vcpus=vcpus, memory_mib=memory_mib, root_gib=root_gib, created_at=BEGIN)
         )
-    images.insert(
-        tx,
-        Image(
-            id=IMAGE_ID,
-            name="simulated",
-            status=ImageStatus.ACTIVE,
-            visibility=Visibility.PUBLIC,
-            owner="admin",
-            disk_format="raw",
-            container_format="bare",
-            size=1024**3,
-            hash_algo="sha512",
-            hash_value="0" * 128,
-            created_at=BEGIN,
-            updated_at=BEGIN,
-        ),
-    )
+    for image_id in IMAGES:
+        images.insert(
+            tx,
+            Image(
+                id=image_id,
+                name="simulated",
+                status=ImageStatus.ACTIVE,
+                visibility=Visibility.PUBLIC,
+                owner="admin",
+                disk_format="raw",
+                container_format="bare",
+                size=1024**3,
+                hash_algo="sha512",
+                hash_value="0" * 128,
+                created_at=BEGIN,
+                updated_at=BEGIN,
+            ),
+        )
 
 
 @contextmanager

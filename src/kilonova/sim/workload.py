@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import msgspec.structs
 
 from kilonova.cloud.server_creation import Created, ServerRequest
+from kilonova.cloud.server_rebuild import RebuildRequest
 from kilonova.cloud.servers import Servers
 from kilonova.model.context import RequestContext
 from kilonova.model.errors import CloudError, Repeated, Unavailable
@@ -21,7 +22,12 @@ from kilonova.sim.faults import chance_from
 from kilonova.sim.machines import ApiMachine, World
 
 T = TypeVar("T")
-Ask = Callable[[Servers, RequestContext, str], Awaitable[None]]
+Ask = Callable[[Servers, RequestContext, str], Awaitable[object]]
+
+IMAGES: Final = ("11111111-2222-4333-8444-555555555555", "22222222-2222-4333-8444-555555555555")
+"""Servers are made of the first, and rebuilt with the second."""
+
+_OTHER_DISK: Final = RebuildRequest(image_id=IMAGES[1])
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,14 @@ OPERATIONS: Final = (
     Operation("start", 3, "start", lambda servers, ctx, one: servers.start(ctx, one)),
     Operation("reboot", 3, "reboot_soft", lambda servers, ctx, one: servers.reboot(ctx, one, hard=False)),
     Operation("reboot --hard", 2, "reboot_hard", lambda servers, ctx, one: servers.reboot(ctx, one, hard=True)),
+    Operation("rebuild", 2, "rebuild", lambda servers, ctx, one: servers.rebuild(ctx, one, _OTHER_DISK)),
     Operation("delete", 1, "delete", lambda servers, ctx, one: servers.delete(ctx, one)),
 )
 
+_DELETE: Final = next(operation for operation in OPERATIONS if operation.name == "delete")
+
 FLAVORS: Final = (("small", 1, 1024, 5), ("medium", 2, 4096, 20), ("large", 8, 16384, 80))
 """Name, virtual CPUs, MiB, GiB."""
-
-IMAGE_ID: Final = "11111111-2222-4333-8444-555555555555"
 
 ANSWER_S: Final = 60.0
 """Seconds after which a user gives up waiting for an answer."""
@@ -141,13 +148,13 @@ class Users:
                 wish = ServerRequest(
                     name=f"once-{self._keys}" if is_keyed else f"server-{number}",
                     flavor_id=chance.choices(FLAVORS, (6, 3, 1))[0][0],
-                    image_id=IMAGE_ID,
+                    image_id=IMAGES[0],
                     min_count=1,
                     max_count=count,
                 )
                 mine += await self._create(project, wish)
                 if mine and chance.random() < 0.15:  # deleted while it is built
-                    await self._act(project, OPERATIONS[-1], mine.pop())
+                    await self._act(project, _DELETE, mine.pop())
             elif mine:
                 one = chance.choice(mine)
                 operation = await self._choose(project, one, chance)

@@ -11,7 +11,7 @@ import pytest
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
-from kilonova.model.errors import GuestRejected, NetworkFailed, NotSupported, UnsupportedVersion
+from kilonova.model.errors import GuestRejected, NetworkFailed, NotSupported, Unavailable, UnsupportedVersion
 from kilonova.model.guest import (
     CellPlan,
     GuestFile,
@@ -151,6 +151,15 @@ async def test_an_agent_that_cannot_rebuild_is_not_asked_to(protocol: type) -> N
         with pytest.raises(NotSupported, match="too old"):
             await compute.spawn(msgspec.structs.replace(new_guest(), replaces=True), epoch=3)
     assert agent.got == []
+
+
+async def test_an_agent_that_does_not_answer_is_not_taken_for_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told that it is too old, the task would end, though the same command may have reached the agent before."""
+    async with talking(NewAgentAPI, Agent()) as client:
+        compute = ComputeClient(client.target("compute", host="away", version="1.3"))
+        monkeypatch.setattr("kilonova.rpc.client._VERSION_DEADLINE_S", 0.05)
+        with pytest.raises(Unavailable):
+            await compute.spawn(newest_guest(), epoch=3)
 
 
 async def test_the_agent_of_yesterday_is_told_all_but_the_build() -> None:

@@ -1,7 +1,7 @@
 """Rebuild: a fresh disk of an image in place of a server's disk. Its place, its ports and its id stay.
 
 Payload: ``host``; ``power_on`` (false: the server was stopped, and is off afterwards); ``admin_password`` (secret);
-``before``: the image of before, for a server that keeps its disk after all.
+``before``: the image of before, for a server that keeps its disk after all; ``epoch``: of the first try of ``spawn``.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import msgspec
 from kilonova.base.log import get_logger
 from kilonova.conductor.hands import Hands
 from kilonova.conductor.tasks.boot import break_server, plug_ports, run_guest
-from kilonova.model.errors import ImageUnusable, NotFound, NotSupported
+from kilonova.model.errors import CloudError, GuestRejected, ImageUnusable, NotFound, NotSupported
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.model.task import Failure
 from kilonova.store.queries import servers
@@ -34,12 +34,23 @@ def _host(run: Run[Hands]) -> str:
 
 async def plug(run: Run[Hands]) -> Write:
     await plug_ports(run, _host(run))
-    return partial(servers.become, server_id=run.subject, at=run.clock.now(), task_state=TaskState.REBUILD_SPAWNING)
+    return partial(_spawning, server_id=run.subject, epoch=run.epoch, at=run.clock.now())
+
+
+def _spawning(tx: Tx, *, server_id: str, epoch: int, at: datetime) -> Mapping[str, Any]:
+    servers.become(tx, server_id, at=at, task_state=TaskState.REBUILD_SPAWNING)
+    return {"epoch": epoch}
 
 
 async def respawn(run: Run[Hands]) -> Write:
     power_on = bool(run.payload["power_on"])
-    await run_guest(run, _host(run), replaces=True, power_on=power_on)
+    try:
+        await run_guest(run, _host(run), replaces=True, power_on=power_on)
+    except CloudError as error:
+        # Whoever tried before us may have been heard, and may still be: then nobody knows which disk there is.
+        if error.code in UNTOUCHED and run.payload.get("epoch") != run.epoch:
+            raise GuestRejected(f"{error.message} An earlier try may have taken the disk of before.") from error
+        raise
     return partial(_settle, server_id=run.subject, is_on=power_on, task_id=run.task_id, at=run.clock.now())
 
 

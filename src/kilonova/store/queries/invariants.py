@@ -30,6 +30,7 @@ class ServerRow:
     task_state: TaskState | None
     power_state: PowerState
     host: str | None
+    image_id: str | None
     needs: Mapping[str, int]
     """Resource class to amount that its claim must hold."""
     quota: Mapping[str, int]
@@ -75,7 +76,7 @@ class Books:
 
 _SERVERS = sa.select(
     servers.c.id, servers.c.project_id, servers.c.vm_state, servers.c.task_state, servers.c.power_state,
-    servers.c.host, servers.c.flavor, servers.c.request,
+    servers.c.host, servers.c.image_id, servers.c.flavor, servers.c.request,
 ).where(servers.c.deleted_at.is_(None))  # fmt: skip
 _DELETED = sa.select(servers.c.id).where(servers.c.deleted_at.is_not(None))
 _LIVE = sa.select(tasks.c.subject, tasks.c.id, tasks.c.kind).where(tasks.c.outcome.is_(None))
@@ -135,6 +136,11 @@ def kinds_under_way(tx: Tx) -> frozenset[str]:
     return frozenset(tx.execute(_KINDS).scalars())
 
 
+def subjects_that_failed(tx: Tx) -> frozenset[str]:
+    """Of tasks that ended without success."""
+    return frozenset(tx.execute(sa.select(tasks.c.subject).where(tasks.c.outcome == "failed")).scalars())
+
+
 def named_twice(tx: Tx, prefix: str) -> dict[str, int]:
     """Names that begin so and that several servers have or had, and how many."""
     name = servers.c.name
@@ -152,6 +158,7 @@ def _server(row: Any) -> ServerRow:
         task_state=TaskState(row.task_state) if row.task_state else None,
         power_state=PowerState(row.power_state),
         host=row.host,
+        image_id=row.image_id,
         needs=needs,
         quota=quota,
         cards=len(row.request.get("networks", ())),
