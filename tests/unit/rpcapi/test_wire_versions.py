@@ -28,7 +28,7 @@ from kilonova.rpc.client import RpcClient
 from kilonova.rpc.server import RpcServer
 from kilonova.rpc.transports.memory import MemoryTransport
 from kilonova.rpcapi.compute import ComputeClient
-from kilonova.rpcapi.network import NetworkAPI
+from kilonova.rpcapi.network import NetworkAPI, NetworkClient
 from kilonova.rpcapi.scheduler import SchedulerAPI
 
 WIRE = Path(__file__).parents[2] / "fixtures" / "wire"
@@ -146,6 +146,25 @@ async def test_an_unknown_version_is_refused_with_both_versions_named() -> None:
         with pytest.raises(UnsupportedVersion, match=r"1\.0, not 2\.0") as refused:
             await client.target("compute", host="h1", version="2.0").call("spawn", deadline_s=5)
     assert "Upgrade" in refused.value.remedy
+
+
+class OldNetworkAPI(Protocol):
+    topic: ClassVar[str] = "network"
+    version: ClassVar[str] = "1.0"
+
+    async def plug(self, server_id: str, networks: list[Any], ports: list[Any], *, epoch: int) -> None: ...
+
+
+@pytest.mark.parametrize("protocol", [OldNetworkAPI, NetworkAPI])
+async def test_a_network_agent_is_told_of_ports_what_it_knows(protocol: type) -> None:
+    sent, listener = fixture("network/1.0/plug.json"), Listener()
+    ports = msgspec.convert(sent["ports"], list[PortPlan])
+    down = [msgspec.structs.replace(port, version="1.1", admin_up=False) for port in ports]
+    async with talking(protocol, listener) as client:
+        network = NetworkClient(client.target("network", host="h1", version="1.1"))
+        await network.plug(sent["server_id"], [], down, epoch=1)
+    [got] = listener.got
+    assert got["ports"] == (sent["ports"] if protocol is OldNetworkAPI else down)
 
 
 class Listener:
