@@ -40,6 +40,8 @@ class PortPlan(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str
     admin_up: bool = True
     """Since 1.1. False: nothing that its guest sends is let through."""
+    allowed_macs: tuple[tuple[str, str], ...] = ()
+    """Since 1.1: pairs (address or block, MAC) for which it may speak from that other MAC."""
 
 
 class HostNetworks(msgspec.Struct, frozen=True, kw_only=True):

@@ -90,7 +90,7 @@ def _senders(port: PortPlan) -> dict[str, list[IPv4Network]]:
     nic = port.nic
     found = {nic.mac: [IPv4Network(fixed.address) for fixed in nic.fixed_ips]}
     found[nic.mac] += [IPv4Network(block, strict=False) for block in nic.allowed_address_pairs]
-    for block, mac in nic.allowed_macs:
+    for block, mac in port.allowed_macs:
         # Only what is one: a text that comes from a user stands in a rule.
         if _MAC.fullmatch(mac):
             found.setdefault(mac, []).append(IPv4Network(block, strict=False))

@@ -1,7 +1,9 @@
 """How the rest of the cloud talks to the network agent of a host.
 
 1.0  plug, unplug
-1.1  plug: ports have `admin_up` and pairs of address and MAC (PortPlan 1.1)
+1.1  plug: ports have `admin_up` and `allowed_macs` (PortPlan 1.1)
+
+A command goes out in the lowest version that says all of it, so that agents are upgraded one by one.
 """
 
 from typing import Any, ClassVar, Protocol

@@ -45,8 +45,9 @@ def test_a_network_whose_gateway_is_not_this_host_has_no_way_out() -> None:
 
 
 def test_a_mac_that_is_none_never_stands_in_a_rule() -> None:
-    nic = msgspec.structs.replace(ONE.nic, allowed_macs=(("10.91.7.5", "fa:16:3e:00:00:01 accept; #"),))
-    rules = ruleset(WANTS, [BLUE], [msgspec.structs.replace(ONE, nic=nic)])
+    rules = ruleset(
+        WANTS, [BLUE], [msgspec.structs.replace(ONE, allowed_macs=(("10.91.7.5", "fa:16:3e:00:00:01 accept; #"),))]
+    )
     assert "10.91.7.5" not in rules
     assert "#" not in rules
 

@@ -303,6 +303,7 @@ def _plans(tx: Tx, found: Sequence[Port]) -> tuple[list[NetworkPlan], list[PortP
             project_id=port.project_id,
             hostname=port.hostname,
             admin_up=port.admin_state_up,
+            allowed_macs=tuple((block, mac) for block, mac in _pairs(port) if mac != port.mac),
         )
         for port in found
     ]
@@ -330,8 +331,12 @@ def _network_plan(network: Network, subnets: Sequence[Subnet]) -> NetworkPlan:
     )
 
 
+def _pairs(port: Port) -> list[tuple[str, str]]:
+    """Address or block, and the MAC that goes with it."""
+    return [(pair["ip_address"], pair.get("mac_address") or port.mac) for pair in port.allowed_address_pairs]
+
+
 def _nic(port: Port, network: Network, subnets: Mapping[str, Subnet]) -> Nic:
-    pairs = [(pair["ip_address"], pair.get("mac_address") or port.mac) for pair in port.allowed_address_pairs]
     return Nic(
         port_id=port.id,
         network_id=port.network_id,
@@ -351,6 +356,5 @@ def _nic(port: Port, network: Network, subnets: Mapping[str, Subnet]) -> Nic:
             for fixed in port.fixed_ips
         ),
         port_security=port.port_security,
-        allowed_address_pairs=tuple(block for block, mac in pairs if mac == port.mac),
-        allowed_macs=tuple((block, mac) for block, mac in pairs if mac != port.mac),
+        allowed_address_pairs=tuple(block for block, mac in _pairs(port) if mac == port.mac),
     )
