@@ -405,3 +405,19 @@ async def test_head_checks_a_token_too(world: World) -> None:
     for subject, status in ((token, 200), ("nonsense", 404)):
         answer = await world.call("HEAD", "/auth/tokens", token=token, headers={"X-Subject-Token": subject})
         assert (answer.status_code, answer.content) == (status, b"")
+
+
+async def test_who_wants_to_look_seldom_notices_a_little_later(world: World) -> None:
+    options = IdentityOptions(recheck_s=0.02)
+    other = World(world.store, world.clock, options, world.key)
+    token = await world.login("bob", "pw", "blue")
+    assert await other.use(token) == 200
+    world.clock.move(1)
+    assert await other.use(token) == 200
+    reads = other.process().identity._epoch.reads
+    await world.ask("PATCH", f"/users/{await _bob(world)}", {"user": {"enabled": False}})
+    world.clock.move(0.019)
+    assert await other.use(token) == 200
+    assert other.process().identity._epoch.reads == reads
+    world.clock.move(0.002)
+    assert await other.use(token) == 401
