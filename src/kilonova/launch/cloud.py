@@ -99,8 +99,8 @@ async def build_cloud(process: Process, store: Store, url: str, *, alone: bool) 
     await images.sweep(alone=alone)
     process.repeat("api.images", SWEEP_S, partial(images.sweep, alone=False))
     networks = Networks(parts, config.get(NetworkOptions))
-    [project] = await store.read(identity_rows.find, "project", name="admin", domain_id="default")
-    await networks.ensure_default(project["id"], _routes())
+    for project in await store.read(identity_rows.find, "project", name="admin", domain_id="default"):
+        await networks.ensure_default(project["id"], _routes())  # whoever renamed that project has a network already
     return Cloud(
         parts=parts,
         answers=Answers(store, clock),
