@@ -50,8 +50,8 @@ def add_parser(subparsers: Any) -> None:
         "--faults",
         default="all",
         metavar="LIST",
-        help="all, none, or names with commas: groups (kill, messages, database, driver, hosts, clocks, users) or "
-        "single kinds such as kill.conductor; a wrong name lists them (default: %(default)s)",
+        help="all, none, or names with commas: groups (kill, pauses, messages, database, driver, hosts, clocks, users) "
+        "or single kinds such as kill.conductor; a wrong name lists them (default: %(default)s)",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seed", type=int, default=1, metavar="S", help="which run (default: %(default)s)")

@@ -25,6 +25,9 @@ from kilonova.store.transactions import Tx
 MAX_USER_DATA = 65535
 """Bytes of user data, base64 included, as the Compute API has it."""
 
+MAX_FILE = 10240
+"""Bytes of one file of ``personality``, as the default quota of the Compute API has it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerRequest:
@@ -72,12 +75,28 @@ def check(request: ServerRequest) -> None:
     if request.min_count > request.max_count:
         raise BadRequest("min_count must be <= max_count")
     check_user_data(request.user_data)
+    check_files(request.personality)
     if isinstance(request.networks, list) and request.max_count > 1:
         for network in request.networks:
             if network.port_id:
                 raise BadRequest("A port can be given to one server only: ask for one server (max_count 1).")
             if network.fixed_ip:
                 raise BadRequest("An address can be given to one server only: ask for one server (max_count 1).")
+
+
+def check_files(files: Sequence[Mapping[str, str]]) -> None:
+    """Whether `files` can be given to a guest: base64, and each at most `MAX_FILE` bytes.
+
+    Raises:
+        BadRequest
+    """
+    for file in files:
+        try:
+            contents = base64.b64decode(file["contents"], validate=True)
+        except (binascii.Error, ValueError):
+            raise BadRequest(f"Personality content for {file['path']} cannot be decoded: it is not base64.") from None
+        if len(contents) > MAX_FILE:
+            raise BadRequest(f"personality: {file['path']} has {len(contents)} bytes; the limit is {MAX_FILE}.")
 
 
 def check_user_data(text: str | None) -> None:

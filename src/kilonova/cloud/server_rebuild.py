@@ -7,7 +7,14 @@ from typing import Any
 import msgspec
 
 from kilonova.cloud.server_actions import Order, begin
-from kilonova.cloud.server_creation import check_metadata, check_user_data, image_properties, key_of, usable_image
+from kilonova.cloud.server_creation import (
+    check_files,
+    check_metadata,
+    check_user_data,
+    image_properties,
+    key_of,
+    usable_image,
+)
 from kilonova.model.context import RequestContext
 from kilonova.model.errors import BadRequest
 from kilonova.model.numa import MalformedTopology, guest_topology
@@ -60,6 +67,7 @@ def check_rebuild(request: RebuildRequest) -> None:
     if unknown:
         raise BadRequest(f"A rebuild cannot change: {', '.join(unknown)}.")
     check_user_data(request.changes.get("user_data"))
+    check_files(request.personality or ())
 
 
 def rebuild(

@@ -53,4 +53,5 @@ def guest_spec(
         pci_devices=tuple(pci_devices),
         build=build,
         replaces=replaces,
+        files=facts.files,
     )

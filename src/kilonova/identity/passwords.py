@@ -127,6 +127,6 @@ class Passwords:
 
     def _verify(self, hashed: str | None, secret: str) -> bool:
         try:
-            return self._hasher.verify(hashed or self._nobody, secret) and hashed is not None
+            return self._hasher.verify(hashed or self._nobody, secret) and bool(hashed)
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False

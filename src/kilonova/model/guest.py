@@ -50,7 +50,7 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     allowed_address_pairs: tuple[str, ...] = ()
     """Addresses and blocks for which it may speak from its own `mac`."""
     allowed_macs: tuple[tuple[str, str], ...] = ()
-    """Pairs (address or block, MAC) for which it may speak from that other MAC."""
+    """Since GuestSpec 1.3, PortPlan 1.1: pairs (address or block, MAC) for which it may speak from that other MAC."""
 
 
 class CellPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +66,14 @@ class CellPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Host CPUs that the others float over."""
     page_kib: int = 0
     """Size of the huge pages that its memory lies on, in KiB; 0: ordinary memory."""
+
+
+class GuestFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that the guest's system shall have from its first boot on."""
+
+    path: str
+    contents: str
+    """Base64."""
 
 
 class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +121,8 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Since 1.3: which making of the guest this is. Empty from an older conductor."""
     replaces: bool = False
     """Since 1.3: a guest of another build that is there makes room for this one, its disks too."""
+    files: tuple[GuestFile, ...] = ()
+    """Since 1.3; `meta_data` names them in the same order."""
 
 
 class GuestRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,13 +33,13 @@ class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
 class PortPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One server's card on one network. `server_id` and `project_id` answer for it to the metadata service."""
 
-    version: str = "1.0"
+    version: str = "1.1"
     nic: Nic
     server_id: str
     project_id: str
     hostname: str
     admin_up: bool = True
-    """False: nothing that its guest sends is let through."""
+    """Since 1.1. False: nothing that its guest sends is let through."""
 
 
 class HostNetworks(msgspec.Struct, frozen=True, kw_only=True):

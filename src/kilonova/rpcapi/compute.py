@@ -3,7 +3,7 @@
 1.0  spawn, destroy, power_on, power_off, reboot, console_log, ping
 1.1  spawn: the guest has `flavor_name` (GuestSpec 1.1)
 1.2  spawn: the guest has `cells` and `pci_devices` (GuestSpec 1.2)
-1.3  spawn: the guest has `build` and `replaces` (GuestSpec 1.3): rebuilds
+1.3  spawn: the guest has `build` and `replaces`, for rebuilds, and `files` (GuestSpec 1.3)
 1.4  guests
 
 A command goes out in the lowest version that says all of it, so that agents are upgraded one by one.

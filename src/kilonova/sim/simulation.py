@@ -127,6 +127,10 @@ class Simulation:
             return
         if self.faults.strikes(f"kill.{machine.role}"):
             self._kill(machine)
+        elif self.faults.strikes(f"pauses.{machine.role}"):
+            seconds = self.faults.between(1, 5) if self.faults.one_of(2) else self.faults.between(5, 90)
+            self.history.add("paused", life.name, "for", round(seconds, 3))
+            self.loop.pause(life, seconds)
         elif isinstance(machine, HostMachine):
             self._trouble_host(machine)
 

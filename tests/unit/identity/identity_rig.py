@@ -20,6 +20,7 @@ from kilonova.cloud.application_credentials import ApplicationCredentials
 from kilonova.cloud.logins import Logins
 from kilonova.cloud.parts import Parts
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
+from kilonova.cloud.readiness import Readiness
 from kilonova.cloud.role_assignments import RoleAssignments
 from kilonova.identity.passwords import Passwords
 from kilonova.identity.service import Identity, IdentityOptions
@@ -84,6 +85,7 @@ class ApiProcess:
         self.identity = Identity(store, clock, ids, options, key, passwords=self.passwords)
         self.cloud = SimpleNamespace(
             parts=parts,
+            readiness=Readiness(),
             identity=self.identity,
             accounts=Accounts(parts, self.identity),
             logins=Logins(parts, self.identity),

@@ -11,8 +11,17 @@ import pytest
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
-from kilonova.model.errors import GuestRejected, NotSupported, Unavailable, UnsupportedVersion
-from kilonova.model.guest import CellPlan, GuestRecord, GuestSpec, GuestState, ImageRef, Nic, PowerObservation
+from kilonova.model.errors import GuestRejected, NetworkFailed, NotSupported, Unavailable, UnsupportedVersion
+from kilonova.model.guest import (
+    CellPlan,
+    GuestFile,
+    GuestRecord,
+    GuestSpec,
+    GuestState,
+    ImageRef,
+    Nic,
+    PowerObservation,
+)
 from kilonova.model.host import HostReport
 from kilonova.model.network_plans import HostNetworks, NetworkPlan, PortPlan, SubnetPlan
 from kilonova.model.request_spec import (
@@ -28,7 +37,7 @@ from kilonova.rpc.client import RpcClient
 from kilonova.rpc.server import RpcServer
 from kilonova.rpc.transports.memory import MemoryTransport
 from kilonova.rpcapi.compute import ComputeClient
-from kilonova.rpcapi.network import NetworkAPI
+from kilonova.rpcapi.network import NetworkAPI, NetworkClient
 from kilonova.rpcapi.scheduler import SchedulerAPI
 
 WIRE = Path(__file__).parents[2] / "fixtures" / "wire"
@@ -231,8 +240,52 @@ def _has_all(new: Any, old: Any) -> bool:
     return bool(new == old)
 
 
+class OldNetworkAPI(Protocol):
+    """A network agent of version 1.0: what it has no field for, it refuses."""
+
+    topic: ClassVar[str] = "network"
+    version: ClassVar[str] = "1.0"
+
+    async def plug(
+        self, server_id: str, networks: list[dict[str, Any]], ports: list[dict[str, Any]], *, epoch: int
+    ) -> None: ...
+
+    async def unplug(self, server_id: str, *, epoch: int) -> None: ...
+
+
+def new_ports(**changes: Any) -> list[PortPlan]:
+    [port] = msgspec.convert(fixture("network/1.1/plug.json")["ports"], list[PortPlan])
+    return [msgspec.structs.replace(port, **changes)]
+
+
+async def test_an_old_network_agent_is_told_what_it_knows() -> None:
+    listener, sent = Listener(), fixture("network/1.0/plug.json")
+    networks = msgspec.convert(sent["networks"], list[NetworkPlan])
+    async with talking(OldNetworkAPI, listener) as client:
+        agent = NetworkClient(client.target("network", host="h1", version="1.1"))
+        await agent.plug(sent["server_id"], networks, new_ports(), epoch=3)
+    assert msgspec.to_builtins(listener.got) == [sent]
+
+
+async def test_an_old_network_agent_that_cannot_keep_a_port_down_is_not_asked_to() -> None:
+    listener = Listener()
+    async with talking(OldNetworkAPI, listener) as client:
+        agent = NetworkClient(client.target("network", host="h1", version="1.1"))
+        with pytest.raises(NetworkFailed, match="too old"):
+            await agent.plug("s", [], new_ports(admin_up=False), epoch=3)
+    assert listener.got == []
+
+
+async def test_a_new_network_agent_is_told_all() -> None:
+    listener = Listener()
+    async with talking(NetworkAPI, listener) as client:
+        agent = NetworkClient(client.target("network", host="h1", version="1.1"))
+        await agent.plug("s", [], new_ports(admin_up=False), epoch=3)
+    assert listener.got[0]["ports"] == new_ports(admin_up=False)
+
+
 SHAPES = (
-    *(GuestSpec, CellPlan, ImageRef, Nic, GuestRecord, PowerObservation, GuestState, HostReport),
+    *(GuestSpec, GuestFile, CellPlan, ImageRef, Nic, GuestRecord, PowerObservation, GuestState, HostReport),
     *(SubnetPlan, NetworkPlan, PortPlan, HostNetworks),
     *(ServerGroup, PciRequest, RequestSpec, Candidate, Explanation, Choice, WhatIf),
 )

@@ -118,7 +118,8 @@ class LibvirtDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
         self._images = images
         self._clock = clock
         self._owner = owner
-        self._daemons = None if options.connection_uri else Daemons(directory / "libvirt", owner)
+        own = Daemons(directory / "libvirt", owner, images=directory / "image-cache")
+        self._daemons = None if options.connection_uri else own
         self._threads = ThreadPoolExecutor(max_workers=6, thread_name_prefix="libvirt")
         self._connection: Any = None
         self._boots = asyncio.Semaphore(options.max_concurrent_boots)
@@ -181,7 +182,7 @@ class LibvirtDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
         if connection is not None and connection.isAlive():
             return connection
         if self._daemons is not None:
-            self._daemons.ensure()
+            self._daemons.ensure(kvm=self._machine.virt_type == "kvm")
         uri = self._options.connection_uri or (self._daemons.uri if self._daemons else "")
         self._connection = libvirt.open(uri)
         return self._connection
@@ -439,6 +440,7 @@ def _overlay(base: str, spec: GuestSpec, path: Path) -> None:
     if done.returncode != 0:
         draft.unlink(missing_ok=True)
         raise GuestRejected(f"qemu-img cannot make the disk: {done.stderr.strip()[:300]}")
+    draft.chmod(0o600)  # libvirt gives it to the user that QEMU runs as
     draft.replace(path)
 
 
