@@ -1,5 +1,7 @@
 """A whole cloud with simulated hosts, as one real process, shared by a module's tests."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +13,14 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCloud]:
     running = RunningCloud(tmp_path_factory.mktemp("state"), virt="fake", hosts=3)
     running.start()
     yield running
+    # Whatever a module's tests have done: at the end the books agree.
+    looked = subprocess.run(
+        [sys.executable, "-m", "kilonova.cli.main", "doctor", "--invariants", "--state", running.state, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert looked.returncode == 0, looked.stdout + looked.stderr
     assert running.stop() == 0
 
 

@@ -9,6 +9,7 @@ import __future__
 
 import importlib
 import inspect
+import sys
 import textwrap
 import types
 from collections.abc import Callable
@@ -41,7 +42,8 @@ class Rewrite:
         owner: Any = module
         for part in outer:
             owner = getattr(owner, part)
-        source = textwrap.dedent(inspect.getsource(getattr(owner, name)))
+        before = getattr(owner, name)
+        source = textwrap.dedent(inspect.getsource(before))
         assert self.old in source, f"{self.where} has no {self.old!r} any more: let this breakage follow the code"
         code = compile(
             source.replace(self.old, self.new),
@@ -52,6 +54,9 @@ class Rewrite:
         made: dict[str, Any] = {}
         exec(code, module.__dict__, made)  # among the module's own names, so that other patches hold in it
         patch.setattr(owner, name, made[name])
+        for other in [module for key, module in sys.modules.items() if key.startswith("kilonova.")]:
+            if vars(other).get(name) is before:  # it was imported by name
+                patch.setattr(other, name, made[name])
 
 
 @dataclass(frozen=True)
@@ -111,15 +116,9 @@ def _task_in_a_second_transaction(patch: pytest.MonkeyPatch) -> None:
 
 BREAKAGES = (
     Breakage(
-        "no epoch guard at commits",
-        "A worker whose lease passed on may still write.",
-        (
-            Rewrite(
-                "store.queries.tasks:_guarded_update",
-                '_t.epoch == sa.bindparam("of_epoch")',
-                '_t.epoch >= sa.bindparam("of_epoch")',
-            ),
-        ),
+        "no guard at commits",
+        "A worker that lost its task, to another or to a delete, may still write.",
+        (Rewrite("store.queries.tasks:_guarded", "if moved.rowcount == 0:", "if False:"),),
     ),
     Breakage(
         "no new epoch with a lease",

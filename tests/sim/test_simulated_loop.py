@@ -71,6 +71,45 @@ def test_a_kill_before_a_step_lets_that_step_not_happen(loop: SimulatedLoop) -> 
     assert steps == [0, 1, 2]
 
 
+def test_a_paused_life_goes_on_later_as_if_nothing_had_happened(loop: SimulatedLoop) -> None:
+    moments: list[float] = []
+
+    async def slow() -> None:
+        for _ in range(3):
+            moments.append(loop.time())
+            await asyncio.sleep(10)
+
+    async def main() -> None:
+        life = loop.begin("slow")
+        life.start(slow())
+        await asyncio.sleep(15)
+        loop.pause(life, 60)
+        await asyncio.sleep(100)
+
+    loop.run_until_complete(main())
+    assert moments == [0, 10, 75]
+
+
+def test_a_paused_life_that_is_killed_does_not_go_on(loop: SimulatedLoop) -> None:
+    told: list[str] = []
+
+    async def victim() -> None:
+        await asyncio.sleep(5)
+        told.append("went on")
+
+    async def main() -> None:
+        life = loop.begin("victim")
+        life.start(victim())
+        await asyncio.sleep(1)
+        loop.pause(life, 30)
+        await asyncio.sleep(10)
+        loop.kill(life)
+        await asyncio.sleep(100)
+
+    loop.run_until_complete(main())
+    assert told == []
+
+
 def _story(seed: int) -> list[str]:
     loop = SimulatedLoop(random.Random(seed))
     told: list[str] = []

@@ -30,6 +30,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--state", type=Path, metavar="DIR", help="look at the cloud of 'kilonova up' in this directory instead"
     )
+    parser.add_argument(
+        "--invariants",
+        action="store_true",
+        help="look at the live cloud instead: does what it has written down agree with itself, and with what its "
+        "hypervisors run (nothing stuck, leaked, doubled or lost)? Reads all servers",
+    )
     parser.add_argument("--json", action="store_true", help="print a list of objects")
     parser.set_defaults(run=run)
 
@@ -52,7 +58,14 @@ def run(args: argparse.Namespace) -> int:
         print(f"No service '{unknown[0]}'. There are: {', '.join(SERVICES)}.", file=sys.stderr)
         return 2
     findings = asyncio.run(
-        examine(args.config_file, options, args.services, directories=args.config_dir, state=args.state)
+        examine(
+            args.config_file,
+            options,
+            args.services,
+            directories=args.config_dir,
+            state=args.state,
+            invariants=args.invariants,
+        )
     )
     failed = any(finding.level == "fail" for finding in findings)
     if args.json:

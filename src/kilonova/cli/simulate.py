@@ -50,8 +50,8 @@ def add_parser(subparsers: Any) -> None:
         "--faults",
         default="all",
         metavar="LIST",
-        help="all, none, or names with commas: groups (kill, messages, database, driver, hosts, clocks, users) or "
-        "single kinds such as kill.conductor; a wrong name lists them (default: %(default)s)",
+        help="all, none, or names with commas: groups (kill, pauses, messages, database, driver, hosts, clocks, users) "
+        "or single kinds such as kill.conductor; a wrong name lists them (default: %(default)s)",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seed", type=int, default=1, metavar="S", help="which run (default: %(default)s)")
@@ -177,11 +177,12 @@ def _told(args: argparse.Namespace, results: "list[Result]", wall_s: float) -> d
 
 
 def _shrink(failing: "Result", plan: "Plan", most: int) -> dict[str, Any]:
-    from kilonova.sim.campaign import run_plan
+    from kilonova.sim.campaign import run_plan, run_until_broken
     from kilonova.sim.shrink import shrink
 
     _say(f"seed {plan.seed} breaks a rule; looking for a shorter history, in {most} runs at most")
-    best, result = shrink(failing, plan, run_plan, most=most, say=_say)
+    best, _ = shrink(failing, plan, run_until_broken, most=most, say=_say)
+    result = run_plan(best)  # to its end, as the command does
     _say(f"replay with: {best.command()} --verbose")
     return {
         "command": best.command(),

@@ -6,7 +6,7 @@ from kilonova.base.log import get_logger
 from kilonova.compute.tracker import Tracker
 from kilonova.model.epochs import Epochs
 from kilonova.model.errors import NotSupported
-from kilonova.model.guest import GuestSpec
+from kilonova.model.guest import GuestSpec, GuestState
 from kilonova.rpcapi.compute import ComputeAPI
 from kilonova.virt.driver import ConsoleLog, VirtDriver
 
@@ -60,6 +60,9 @@ class ComputeEndpoint(ComputeAPI):
         if not isinstance(self._driver, ConsoleLog):
             raise NotSupported(f"The {self._driver.name} driver keeps no console log.")
         return (await self._driver.console_log(server_id, max_bytes=max_bytes)).decode(errors="replace")
+
+    async def guests(self) -> list[GuestState]:
+        return list((await self._driver.list_guests()).values())
 
     async def ping(self) -> str:
         return self._host

@@ -28,6 +28,10 @@ class ConductorOptions:
     keep_decisions_days: float = 7.0
     """Days after which the scheduler's stored decisions, and with them their explanations, are forgotten."""
 
+    invariant_check_interval: float = 600.0
+    """Seconds between two looks at whether the books agree (claims, quota, ports, tasks): ``kilonova_invariant_drift``
+    in ``/metrics``. Each look reads all servers once. 0: never; ``kilonova doctor --invariants`` looks at any time."""
+
     keep_service_events_days: float = 90.0
     """Days after which it is forgotten when services came and went."""
 

@@ -6,9 +6,9 @@ needs it), *doubled* (held twice), *lost* (needed, and not there), or a state th
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal, get_args
 
 from kilonova.model.guest import GuestState
 from kilonova.model.states import PowerState, VMState
@@ -32,6 +32,9 @@ class Violation:
 
 Violations = Iterator[Violation]
 
+HARMS: Final[tuple[Harm, ...]] = get_args(Harm)
+"""All kinds of harm."""
+
 AT_REST: Final = {VMState.ACTIVE: PowerState.RUNNING, VMState.STOPPED: PowerState.SHUTDOWN}
 """What the hypervisor shows of servers at rest."""
 
@@ -51,6 +54,33 @@ def at_rest(
         gone: hosts that will not come back: nothing is said of what was on them.
     """
     return [*_rest(books), *_guests(books, guests, gone), *_guests_twice(guests)]
+
+
+def agree(before: Books, guests: Mapping[str, Mapping[str, GuestState]], after: Books) -> list[Violation]:
+    """Where hypervisors of a cloud at work show something else than both of two looks at its books.
+
+    Args:
+        before: read before the hypervisors were asked, and `after` after that. What changed in between, or is being
+            changed, is left out.
+        guests: as in `at_rest`; hosts that did not answer are not in it.
+    """
+    calm = {
+        server.id: server
+        for server in before.servers.values()
+        if server.task_state is None and after.servers.get(server.id) == server
+    }
+    known = before.servers.keys() | after.servers.keys()
+    shown = {
+        host: {server_id: guest for server_id, guest in there.items() if server_id in calm or server_id not in known}
+        for host, there in guests.items()
+    }
+    still = replace(before, servers=calm)
+    return [*_guests(still, shown, ()), *_guests_twice(shown)]
+
+
+def late(tasks: Iterable[tuple[str, str]]) -> list[Violation]:
+    """Tasks, by subject and kind, that were due long ago and that nobody works on."""
+    return [Violation("stuck", "what is due is done", subject, kind) for subject, kind in tasks]
 
 
 # ---- at every moment ------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from kilonova.api.http.server import HttpServer, ServerOptions
 from kilonova.base.log import bind, get_logger
 from kilonova.cloud.cloud import Cloud
 from kilonova.cloud.quotas import QuotaOptions
+from kilonova.conductor.audit import Audit
 from kilonova.conductor.endpoint import ConductorEndpoint
 from kilonova.conductor.hands import Hands
 from kilonova.conductor.housekeeping import ConductorOptions, Housekeeping
@@ -97,6 +98,9 @@ async def start_conductor(process: Process, store: Store, *, api_url: str, alone
         housekeeping = Housekeeping(store, clock, config.get(ConductorOptions), config.get(TaskOptions))
         housekeeping.start()
         process.at_end(housekeeping.stop)
+        check_s = config.get(ConductorOptions).invariant_check_interval
+        if check_s > 0:
+            process.repeat("conductor.audit", check_s, Audit(store, clock, process.readiness.registry).look)
     endpoint = ConductorEndpoint(store, clock, ids, engine, liveness)
     await process.serve(ConductorAPI, endpoint, service="conductor")
     return engine

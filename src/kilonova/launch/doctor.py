@@ -229,6 +229,26 @@ def check_port(config: Config) -> Finding:
     return ok("api", f"{text} is free")
 
 
+async def check_invariants(config: Config) -> list[Finding]:
+    """Whether what the cloud has written down agrees, with itself and with what its hypervisors run."""
+    from kilonova.launch.audit import audit  # an agent's machine need not have what it needs
+
+    try:
+        found = await audit(config)
+    except Unavailable as error:
+        return [Finding("invariants", "fail", error.message, "Give the configuration of the cloud, or its --state.")]
+    findings = [
+        Finding("invariants", "warn", text, "Guests are compared only where agents answer.") for text in found.unseen
+    ]
+    findings += [
+        Finding("invariants", "fail", str(violation), "Look again in a minute: what is not mended by then is a bug.")
+        for violation in found.violations
+    ]
+    if not found.violations:
+        findings.append(ok("invariants", f"{found.servers} servers agree, with guests on {found.hosts} hosts"))
+    return findings
+
+
 def check_secret(config: Config) -> Finding:
     """Whether this machine's agents can prove to the API who asks for metadata."""
     path = Path(config.get(DeploymentOptions).state_path) / "secrets" / "metadata"
@@ -245,6 +265,7 @@ async def examine(
     *,
     directories: Sequence[Path] = (),
     state: Path | None = None,
+    invariants: bool = False,
 ) -> list[Finding]:
     """All that matters to `services` (none: those of the configured roles) with these files.
 
@@ -252,6 +273,7 @@ async def examine(
         options: (section, option, module) of every option there is.
         directories: of configuration files, that win over `files`.
         state: look at the cloud of ``kilonova up`` in this directory: all services, SQLite, no broker.
+        invariants: instead of the machine, look at what the live cloud has written down.
     """
     try:
         config = Config(files, directories=directories)
@@ -259,6 +281,8 @@ async def examine(
             config = Config(files, _one_process(state, config), directories=directories)
     except ConfigError as error:
         return [Finding("options", "fail", str(error), "Correct the file, or give another --config-file.")]
+    if invariants:
+        return await check_invariants(config)
     findings = list(check_names(config, known_options(options)))
     try:
         wanted = tuple(services) or services_of(config.get(DeploymentOptions).roles)

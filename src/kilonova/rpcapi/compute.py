@@ -4,6 +4,7 @@
 1.1  spawn: the guest has `flavor_name` (GuestSpec 1.1)
 1.2  spawn: the guest has `cells` and `pci_devices` (GuestSpec 1.2)
 1.3  spawn: the guest has `build` and `replaces`, for rebuilds, and `files` (GuestSpec 1.3)
+1.4  guests
 
 A command goes out in the lowest version that says all of it, so that agents are upgraded one by one.
 """
@@ -12,7 +13,7 @@ from typing import ClassVar, Protocol
 
 from kilonova.base.log import get_logger
 from kilonova.model.errors import GuestRejected, NotSupported
-from kilonova.model.guest import GuestSpec
+from kilonova.model.guest import GuestSpec, GuestState
 from kilonova.rpc.client import Target
 from kilonova.rpcapi.wire import downgrade
 
@@ -26,8 +27,8 @@ class ComputeAPI(Protocol):
     """
 
     topic: ClassVar[str] = "compute"
-    version: ClassVar[str] = "1.3"
-    quiet: ClassVar[frozenset[str]] = frozenset({"ping"})
+    version: ClassVar[str] = "1.4"
+    quiet: ClassVar[frozenset[str]] = frozenset({"ping", "guests"})
 
     async def spawn(self, guest: GuestSpec, *, epoch: int) -> None:
         """Claim room locally and run the guest; returns when it runs.
@@ -46,6 +47,10 @@ class ComputeAPI(Protocol):
 
     async def console_log(self, server_id: str, *, max_bytes: int) -> str:
         """The tail of the serial log, decoded with replacement characters."""
+        ...
+
+    async def guests(self) -> list[GuestState]:
+        """What the hypervisor runs for this cloud, half-made guests too."""
         ...
 
     async def ping(self) -> str:
@@ -99,6 +104,10 @@ class ComputeClient(ComputeAPI):
     async def console_log(self, server_id: str, *, max_bytes: int) -> str:
         text: str = await self._target.call("console_log", server_id=server_id, max_bytes=max_bytes, deadline_s=20)
         return text
+
+    async def guests(self) -> list[GuestState]:
+        found: list[GuestState] = await self._newest.at("1.4").call("guests", deadline_s=20, returns=list[GuestState])
+        return found
 
     async def ping(self) -> str:
         name: str = await self._target.call("ping", deadline_s=5)

@@ -18,6 +18,12 @@ def run_plan(plan: Plan) -> Result:
     return Simulation(plan).run()
 
 
+def run_until_broken(plan: Plan) -> Result:
+    """One run that ends with the first rule that is broken: quicker, where that is all that one wants to know."""
+    gc.set_threshold(200_000, 20, 100)
+    return Simulation(plan, until_violation=True).run()
+
+
 def run_all(plans: Sequence[Plan], *, jobs: int) -> Iterator[Result]:
     """Run plans in so many processes; each result as it is there."""
     if jobs <= 1 or len(plans) == 1:

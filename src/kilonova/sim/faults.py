@@ -19,22 +19,26 @@ RATES: Final[Mapping[str, float]] = {
     "kill.at_write": 1 / 60,
     "kill.at_message": 1 / 100,
     "kill.at_command": 1 / 100,
+    "pauses.conductor": 1 / 1500,
+    "pauses.scheduler": 1 / 2000,
+    "pauses.api": 1 / 1500,
+    "pauses.compute": 1 / 1500,
     "messages.lose": 0.01,
     "messages.double": 0.02,
-    "messages.delay": 0.02,
+    "messages.delay": 0.03,
     "messages.refuse": 0.004,
-    "messages.cut_off": 1 / 4000,
+    "messages.cut_off": 1 / 2000,
     "database.refuse": 0.003,
     "database.unknown": 0.003,
     "database.late": 0.5,
     "database.slow": 0.01,
-    "driver.fail": 0.04,
+    "driver.fail": 0.05,
     "driver.fail_after": 0.02,
     "driver.slow": 0.04,
     "driver.hang": 0.005,
     "driver.goes_on": 0.3,
-    "hosts.lose_power": 1 / 4000,
-    "hosts.die": 1 / 20000,
+    "hosts.lose_power": 1 / 2000,
+    "hosts.die": 1 / 10000,
     "hosts.lose_guest": 1 / 20000,
     "clocks.skew": 0.5,
     "users.lose_answer": 0.03,
@@ -42,11 +46,17 @@ RATES: Final[Mapping[str, float]] = {
 }
 """How often each strikes: per step of a process of that role (of a host's agents, for ``hosts``), per message,
 transaction, call of a driver, machine, request. ``kill.at_write``, ``kill.at_message`` and, for agents,
-``kill.at_command`` aim at moments when something is under way; ``messages.cut_off`` (per message) keeps a process from
-the broker for a while, in which it lives on; ``database.late`` is per transaction whose caller goes away before it was
-begun; ``driver.goes_on`` is a call that the hypervisor ends even if its agent is killed."""
+``kill.at_command`` aim at moments when something is under way; ``pauses`` stop a process as ``SIGSTOP`` does, and let
+it go on; ``messages.cut_off`` (per message) keeps a process from the broker for a while, in which it lives on;
+``database.late`` is per transaction whose caller goes away before it was begun; ``driver.goes_on`` is a call that the
+hypervisor ends even if its agent is killed."""
 
-PER_LOAD: Final = frozenset({"kill.conductor", "kill.scheduler", "kill.api", "kill.at_write", "kill.at_message"})
+PER_LOAD: Final = frozenset(
+    {
+        *("kill.conductor", "kill.scheduler", "kill.api", "kill.at_write", "kill.at_message"),
+        *("pauses.conductor", "pauses.scheduler", "pauses.api"),
+    }
+)
 """Kinds whose occasions grow with the whole cloud: services that many servers share would never live long enough to
 get anything done."""
 

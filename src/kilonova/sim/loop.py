@@ -32,13 +32,25 @@ _COMPACTED_ABOVE = 64
 class Life:
     """One run of one simulated process, from its start until it is killed or the simulation ends."""
 
-    __slots__ = ("_compact_at", "_tasks", "context", "is_over", "machine", "name", "on_death", "ready", "steps")
+    __slots__ = (
+        "_compact_at",
+        "_tasks",
+        "context",
+        "is_over",
+        "is_paused",
+        "machine",
+        "name",
+        "on_death",
+        "ready",
+        "steps",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.machine = name.partition("#")[0]
         """The process whose run this is; names of runs are ``PROCESS#NUMBER``."""
         self.is_over = False
+        self.is_paused = False
         self.ready: deque[asyncio.Handle] = deque()
         self.steps = 0
         """Callbacks that it ran."""
@@ -108,7 +120,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.steps = 0
         """Callbacks run so far."""
         self.before_step: Callable[[Life], None] | None = None
-        """Called before each callback of a life; it may kill that life."""
+        """Called before each callback of a life; it may kill or pause that life."""
         self.complaints: list[str] = []
         """What asyncio had to say: exceptions that nobody took."""
 
@@ -126,10 +138,25 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             return
         life.is_over = True
         if life.ready:
-            self._with_ready.remove(life)
+            if not life.is_paused:
+                self._with_ready.remove(life)
             life.ready.clear()
         for hook in life.on_death:
             hook()
+
+    def pause(self, life: Life, seconds: float) -> None:
+        """Stop a life, as ``SIGSTOP`` or a frozen virtual machine does; then it goes on as if nothing had happened."""
+        if life.is_over or life.is_paused:
+            return
+        life.is_paused = True
+        if life.ready:
+            self._with_ready.remove(life)
+        self.later(seconds, self._go_on, life)
+
+    def _go_on(self, life: Life) -> None:
+        life.is_paused = False
+        if life.ready:
+            self._with_ready.append(life)
 
     # ---- time and callbacks ---------------------------------------------------------------------------------
 
@@ -183,7 +210,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def _make_ready(self, life: Life, handle: asyncio.Handle) -> None:
         if life.is_over:
             return
-        if not life.ready:
+        if not life.ready and not life.is_paused:
             self._with_ready.append(life)
         life.ready.append(handle)
 
@@ -196,7 +223,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             return
         if self.before_step is not None and life is not self.world:
             self.before_step(life)
-            if life.is_over:
+            if life.is_over or life.is_paused:
                 return
             number = self._with_ready.index(life)
         self._took(life, number)

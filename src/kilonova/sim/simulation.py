@@ -21,7 +21,7 @@ from kilonova.sim.clock import BEGIN, SimulatedClock
 from kilonova.sim.database import SimulatedDatabase
 from kilonova.sim.faults import Faults, chance_from, number_from
 from kilonova.sim.history import History
-from kilonova.sim.loop import Life, SimulatedLoop
+from kilonova.sim.loop import Life, SimulatedLoop, SimulationStuck
 from kilonova.sim.machines import ApiMachine, ConductorMachine, HostMachine, Machine, SchedulerMachine, World
 from kilonova.sim.plan import Plan, Result
 from kilonova.sim.transitions import Watch
@@ -30,7 +30,7 @@ from kilonova.store.queries import flavors, images, quotas
 from kilonova.store.queries.invariants import Books, books, kinds_under_way, named_twice, subjects_that_failed
 from kilonova.store.transactions import Tx
 
-QUIET_WITHIN_S = 3600.0
+QUIET_WITHIN_S = 2400.0
 """Simulated seconds of peace after which what is not at rest is stuck."""
 
 LOOK_S = 10.0
@@ -48,8 +48,14 @@ class _Silent:
 class Simulation:
     """One run."""
 
-    def __init__(self, plan: Plan, *, show: Callable[[str], None] | None = None) -> None:
+    def __init__(self, plan: Plan, *, show: Callable[[str], None] | None = None, until_violation: bool = False) -> None:
+        """
+        Args:
+            show: is handed each line of the history.
+            until_violation: the run ends with the first rule that is broken.
+        """
         self.plan = plan
+        self._until_violation = until_violation
         seed = plan.seed
         self.loop = SimulatedLoop(chance_from(seed, "order"))
         self.faults = Faults(seed, plan.faults, left_out=plan.left_out, load=max(1.0, plan.servers / (4 * SMALL)))
@@ -91,7 +97,11 @@ class Simulation:
         started = time.perf_counter()
         with _logs_into(self.history):
             try:
-                self.loop.run_until_complete(self._all())
+                try:
+                    self.loop.run_until_complete(self._all())
+                except SimulationStuck:
+                    if not (self._until_violation and self._violations):
+                        raise
                 return self._result(time.perf_counter() - started)
             finally:
                 self.loop.close()
@@ -127,6 +137,10 @@ class Simulation:
             return
         if self.faults.strikes(f"kill.{machine.role}"):
             self._kill(machine)
+        elif self.faults.strikes(f"pauses.{machine.role}"):
+            seconds = self.faults.between(1, 5) if self.faults.one_of(2) else self.faults.between(5, 90)
+            self.history.add("paused", life.name, "for", round(seconds, 3))
+            self.loop.pause(life, seconds)
         elif isinstance(machine, HostMachine):
             self._trouble_host(machine)
 
@@ -187,6 +201,8 @@ class Simulation:
             if (violation.rule, violation.what) not in self._violations:
                 self.history.add("VIOLATION", violation)
                 self._violations[violation.rule, violation.what] = violation
+        if found and self._until_violation:
+            self.loop.stop()
 
     async def _come_to_rest(self) -> None:
         """Wait until nothing moves and all agrees; what does not agree after a long time is a violation."""

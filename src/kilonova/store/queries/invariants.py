@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -139,6 +140,14 @@ def kinds_under_way(tx: Tx) -> frozenset[str]:
 def subjects_that_failed(tx: Tx) -> frozenset[str]:
     """Of tasks that ended without success."""
     return frozenset(tx.execute(sa.select(tasks.c.subject).where(tasks.c.outcome == "failed")).scalars())
+
+
+def overdue(tx: Tx, *, since: datetime) -> list[tuple[str, str]]:
+    """Tasks (subject and kind) that were due then and have been in nobody's hands from then on."""
+    t = tasks.c
+    free = sa.or_(t.lease_until.is_(None), t.lease_until < since)
+    query = sa.select(t.subject, t.kind).where(t.outcome.is_(None), t.due_at < since, free).order_by(t.due_at)
+    return [(row.subject, row.kind) for row in tx.execute(query)]
 
 
 def named_twice(tx: Tx, prefix: str) -> dict[str, int]:
