@@ -14,6 +14,7 @@ from kilonova.cloud.networks import Networks
 from kilonova.cloud.parts import Parts
 from kilonova.cloud.placement import Placement
 from kilonova.cloud.readiness import Readiness
+from kilonova.cloud.security_groups import SecurityGroups
 from kilonova.cloud.server_groups import ServerGroups
 from kilonova.cloud.servers import Servers
 from kilonova.identity.service import Identity
@@ -35,6 +36,7 @@ class Cloud:
     hosts: Hosts
     images: Images
     networks: Networks
+    security_groups: SecurityGroups
     metadata: Metadata
     readiness: Readiness
     answers: Answers

@@ -38,7 +38,19 @@ from kilonova.model.server_group import ServerGroupRecord
 from kilonova.model.states import RULES, PowerState, Rule, TaskState, VMState
 from kilonova.model.task import StepRecord
 from kilonova.rpcapi.compute import ComputeAPI
-from kilonova.store.queries import aggregates, flavors, groups, hosts, images, keypairs, ports, quotas, servers, tasks
+from kilonova.store.queries import (
+    aggregates,
+    flavors,
+    groups,
+    hosts,
+    images,
+    keypairs,
+    ports,
+    quotas,
+    security_groups,
+    servers,
+    tasks,
+)
 from kilonova.store.transactions import Tx
 
 log = get_logger(__name__)
@@ -371,6 +383,7 @@ def _create(tx: Tx, ctx: RequestContext, request: ServerRequest, plan: _Plan) ->
     if request.requested_host is not None:
         _or_bad_request(partial(hosts.id_of, tx, request.requested_host), f"No host {request.requested_host}.")
     networks = ports.resolve_requested(tx, ctx.project_id, request.networks)
+    security_groups.resolve(tx, ctx.project_id, request.security_groups, at=plan.at)
     group = _group(tx, ctx, request.scheduler_hints)
     count = _take_quota(tx, ctx.project_id, flavor, request)
     order = ServerOrder(

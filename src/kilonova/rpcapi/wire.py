@@ -15,7 +15,7 @@ from kilonova.rpc.versions import parse
 
 ADDED: Final[dict[type[msgspec.Struct], dict[str, tuple[str, ...]]]] = {
     GuestSpec: {"1.1": ("flavor_name",), "1.2": ("cells", "pci_devices")},
-    PortPlan: {"1.1": ("admin_up", "allowed_macs")},
+    PortPlan: {"1.1": ("admin_up", "allowed_macs"), "1.2": ("rules",)},
     HostReport: {"1.1": ("numa", "pci", "more", "metrics")},
 }
 """Object to version to the fields that came with it."""

@@ -14,7 +14,7 @@ from kilonova.base.ids import SystemIds
 from kilonova.model.errors import GuestRejected, UnsupportedVersion
 from kilonova.model.guest import CellPlan, GuestRecord, GuestSpec, GuestState, ImageRef, Nic, PowerObservation
 from kilonova.model.host import HostReport
-from kilonova.model.network_plans import HostNetworks, NetworkPlan, PortPlan, SubnetPlan
+from kilonova.model.network_plans import GroupMembers, HostNetworks, NetworkPlan, PortPlan, RulePlan, SubnetPlan
 from kilonova.model.request_spec import (
     Candidate,
     Choice,
@@ -155,16 +155,22 @@ class OldNetworkAPI(Protocol):
     async def plug(self, server_id: str, networks: list[Any], ports: list[Any], *, epoch: int) -> None: ...
 
 
-@pytest.mark.parametrize("protocol", [OldNetworkAPI, NetworkAPI])
+class MiddleNetworkAPI(OldNetworkAPI, Protocol):
+    version: ClassVar[str] = "1.1"
+
+
+@pytest.mark.parametrize("protocol", [OldNetworkAPI, MiddleNetworkAPI, NetworkAPI])
 async def test_a_network_agent_is_told_of_ports_what_it_knows(protocol: type) -> None:
     sent, listener = fixture("network/1.0/plug.json"), Listener()
     ports = msgspec.convert(sent["ports"], list[PortPlan])
-    down = [msgspec.structs.replace(port, version="1.1", admin_up=False) for port in ports]
+    rules = (RulePlan(direction="ingress"),)
+    down = [msgspec.structs.replace(port, version="1.2", admin_up=False, rules=rules) for port in ports]
+    middle = [{**port, "version": "1.1", "admin_up": False, "allowed_macs": []} for port in sent["ports"]]
     async with talking(protocol, listener) as client:
-        network = NetworkClient(client.target("network", host="h1", version="1.1"))
+        network = NetworkClient(client.target("network", host="h1", version="1.2"))
         await network.plug(sent["server_id"], [], down, epoch=1)
     [got] = listener.got
-    assert got["ports"] == (sent["ports"] if protocol is OldNetworkAPI else down)
+    assert got["ports"] == {OldNetworkAPI: sent["ports"], MiddleNetworkAPI: middle, NetworkAPI: down}[protocol]
 
 
 class Listener:
@@ -216,7 +222,7 @@ def _has_all(new: Any, old: Any) -> bool:
 
 SHAPES = (
     *(GuestSpec, CellPlan, ImageRef, Nic, GuestRecord, PowerObservation, GuestState, HostReport),
-    *(SubnetPlan, NetworkPlan, PortPlan, HostNetworks),
+    *(SubnetPlan, NetworkPlan, PortPlan, RulePlan, GroupMembers, HostNetworks),
     *(ServerGroup, PciRequest, RequestSpec, Candidate, Explanation, Choice, WhatIf),
 )
 """All that is sent between services."""
