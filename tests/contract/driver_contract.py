@@ -47,6 +47,10 @@ class World(ABC):
         """An image that guests boot from."""
 
     @abstractmethod
+    def unusable_image(self, driver: VirtDriver) -> ImageRef:
+        """Another image, with which the driver's next spawn finds that nothing can be begun."""
+
+    @abstractmethod
     async def half_make(self, driver: VirtDriver, spec: GuestSpec, step: str) -> None:
         """Leave what a kill of `spawn(spec)` right after `step` leaves."""
 
@@ -172,6 +176,69 @@ class DriverContract:
         await driver.destroy(spec.server_id)
         await driver.spawn(spec)
         assert await state_of(driver, spec) is PowerState.RUNNING
+
+    # ---- a guest in place of another ------------------------------------------------------------------------
+
+    async def test_a_build_replaces_an_earlier_one_and_its_disks(self, driver: VirtDriver, world: World) -> None:
+        first = world.spec(build="first")
+        await driver.spawn(first)
+        await _said(driver, world, first, times=1)
+        held = await _remains(driver)
+        second = msgspec.structs.replace(first, build="second", replaces=True)
+        await driver.spawn(second)
+        assert await state_of(driver, second) is PowerState.RUNNING
+        await _said(driver, world, second, times=1)
+        assert len(await driver.list_guests()) == 1
+        assert await _remains(driver) == held
+        await driver.destroy(second.server_id)
+        assert await _remains(driver) == []
+
+    async def test_a_replacing_build_may_be_repeated(self, driver: VirtDriver, world: World) -> None:
+        first = world.spec(build="first")
+        await driver.spawn(first)
+        second = msgspec.structs.replace(first, build="second", replaces=True)
+        for _ in range(3):
+            await driver.spawn(second)
+        await _said(driver, world, second, times=1)
+        after = await world.driver()  # and after a kill it is still known which build it is
+        await after.spawn(second)
+        await _said(after, world, second, times=1)
+
+    async def test_only_a_replacing_build_replaces(self, driver: VirtDriver, world: World) -> None:
+        first = world.spec(build="first")
+        await driver.spawn(first)
+        await driver.spawn(msgspec.structs.replace(first, build="second"))
+        await _said(driver, world, first, times=1)
+
+    async def test_a_build_can_replace_one_and_be_left_off(self, driver: VirtDriver, world: World) -> None:
+        first = world.spec(build="first")
+        await driver.spawn(first)
+        await driver.spawn(msgspec.structs.replace(first, build="second", replaces=True, power_on=False))
+        assert await state_of(driver, first) is PowerState.SHUTDOWN
+
+    async def test_a_replacing_build_needs_none_to_replace(self, driver: VirtDriver, world: World) -> None:
+        """The earlier one was destroyed, then the process was killed; or it had vanished long before."""
+        for step in ("", *world.kill_after):
+            spec = world.spec(build="second", replaces=True)
+            if step:
+                await world.half_make(driver, msgspec.structs.replace(spec, build="first"), step)
+            after = await world.driver()
+            await after.spawn(spec)
+            assert await state_of(after, spec) is PowerState.RUNNING, step
+            await after.destroy(spec.server_id)
+            assert await _remains(after) == [], step
+
+    async def test_an_unusable_image_replaces_nothing(self, driver: VirtDriver, world: World) -> None:
+        first = world.spec(build="first")
+        await driver.spawn(first)
+        await _said(driver, world, first, times=1)
+        image = world.unusable_image(driver)
+        with pytest.raises(ImageUnusable):
+            await driver.spawn(msgspec.structs.replace(first, build="second", replaces=True, image=image))
+        assert await state_of(driver, first) is PowerState.RUNNING
+        await _said(driver, world, first, times=1)
+        await driver.reboot(first.server_id, hard=True)
+        assert await state_of(driver, first) is PowerState.RUNNING
 
     async def test_several_guests_at_once_do_not_meet(self, driver: VirtDriver, world: World) -> None:
         specs = [world.spec() for _ in range(4)]

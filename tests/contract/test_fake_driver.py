@@ -11,7 +11,7 @@ from tests.contract.driver_contract import DriverContract, World, state_of
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SeededIds
-from kilonova.model.errors import GuestRejected, HypervisorUnavailable, InsufficientResources
+from kilonova.model.errors import GuestRejected, HypervisorUnavailable, ImageUnusable, InsufficientResources
 from kilonova.model.guest import GuestSpec, ImageRef
 from kilonova.model.states import PowerState
 from kilonova.virt.driver import VirtDriver
@@ -36,6 +36,11 @@ class FakeWorld(World):
 
     def image(self) -> ImageRef:
         return ImageRef(id=str(uuid.UUID(int=7)), disk_format="raw", size=1, hash_value="00", url="")
+
+    def unusable_image(self, driver: VirtDriver) -> ImageRef:
+        assert isinstance(driver, FakeDriver)
+        driver.fail_next("image", ImageUnusable("Its checksum is another."))
+        return ImageRef(id=str(uuid.UUID(int=8)), disk_format="raw", size=1, hash_value="00", url="")
 
     async def half_make(self, driver: VirtDriver, spec: GuestSpec, step: str) -> None:
         self.dead.append(asyncio.create_task(driver.spawn(spec)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.places import open_place
 from tests.support.remains import Remains
 from tests.support.running import RunningCloud
 
@@ -16,6 +17,13 @@ CLIENT = Path(os.environ.get("KILONOVA_CLIENT", ROOT / ".venv-clients" / "bin" /
 GUEST_IMAGE = Path(os.environ.get("KILONOVA_GUEST_IMAGE", ROOT / "build" / "guest" / "kilonova-guest.qcow2"))
 
 OpenStack = Callable[..., Any]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory for this test that QEMU's own user can reach."""
+    with open_place("cloud") as place:
+        yield place
 
 
 @pytest.fixture
@@ -28,10 +36,6 @@ def remains(tmp_path: Path) -> Iterator[Remains]:
 
 @pytest.fixture
 def cloud(tmp_path: Path, remains: Remains) -> Iterator[RunningCloud]:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:  # QEMU runs as a user of its own and must be able to pass
-        if str(parent).startswith("/tmp/"):
-            parent.chmod(0o755)
     running = RunningCloud(tmp_path / "state", virt="libvirt")
     running.start()
     yield running

@@ -24,9 +24,6 @@ class FirstRun:
     """One run of the command, as a process."""
 
     def __init__(self, state: Path, *more: str, image: Path = GUEST_IMAGE, port: int | None = None) -> None:
-        for parent in [state.parent, *state.parents]:  # QEMU runs as a user of its own and must be able to pass
-            if str(parent).startswith("/tmp/"):
-                parent.chmod(0o755)
         self.port = port or free_port()
         self._output = (state.parent / f"first-run-{time.monotonic_ns()}.out").open("w+")
         command = [sys.executable, "-m", "kilonova.cli.main", "first-run", "--state", str(state)]

@@ -88,8 +88,18 @@ def test_a_day_with_a_server(cloud: RunningCloud, openstack: OpenStack, remains:
     openstack("server", "start", "first", parse=False)
     _until("ACTIVE", lambda: openstack("server", "show", "first")["status"])
 
+    _until("up", lambda: subprocess.run([*ssh, "uptime"], capture_output=True, text=True, check=False).stdout)
+    subprocess.run([*ssh, "touch /root/mark; sync"], check=True)
+    openstack("server", "rebuild", "--image", "tiny", "--wait", "first", parse=False, timeout=400)
+    seen = _until(
+        "files:",
+        lambda: subprocess.run([*ssh, "echo files: $(ls /root)"], capture_output=True, text=True, check=False).stdout,
+    )
+    assert "mark" not in seen, "the disk is a fresh one"
+    assert str(openstack("server", "show", "first")["addresses"]) == str(server["addresses"])
+
     events = openstack("server", "event", "list", "first")
-    assert {event["Action"] for event in events} == {"create", "reboot", "stop", "start"}
+    assert {event["Action"] for event in events} == {"create", "reboot", "stop", "start", "rebuild"}
     for words in (
         ("hypervisor", "list"), ("compute", "service", "list"), ("availability", "zone", "list"),
         ("limits", "show", "--absolute"), ("catalog", "list"), ("port", "list"), ("flavor", "list"),
@@ -129,6 +139,32 @@ def test_kill_in_the_middle_of_a_boot(cloud: RunningCloud, remains: Remains) -> 
         hypervisor = _hypervisor(cloud)
         assert (hypervisor["vcpus_used"], hypervisor["memory_mb_used"]) == (0, 0)
         assert admin.network("GET", "/ports").json()["ports"] == []
+
+
+def test_kill_in_the_middle_of_a_rebuild(cloud: RunningCloud, remains: Remains) -> None:
+    """kill -9 at three moments of a rebuild: after restart it is carried to its end, with one guest."""
+    admin = cloud.client()
+    image_id = admin.upload_image("tiny", GUEST_IMAGE.read_bytes(), disk_format="qcow2")
+    server_id = admin.boot("again", image_id, admin.flavor())
+    admin.wait(server_id, "ACTIVE", timeout_s=180)
+    for moment_s in (0.03, 0.2, 0.6):
+        [before] = remains.processes("qemu-system")
+        body = {"rebuild": {"imageRef": image_id}}
+        admin.compute("POST", f"/servers/{server_id}/action", json=body).raise_for_status()
+        time.sleep(moment_s)
+        cloud.kill()
+        cloud.start()
+        admin = cloud.client()
+        _until("None", lambda admin=admin: str(admin.server(server_id)["OS-EXT-STS:task_state"]))
+        view = admin.server(server_id)
+        assert (view["status"], view["OS-EXT-STS:vm_state"]) == ("ACTIVE", "active"), view
+        [after] = remains.processes("qemu-system")
+        assert after != before, "it is another guest"
+        hypervisor = _hypervisor(cloud)
+        assert hypervisor["vcpus_used"] == 1 and len(admin.network("GET", "/ports").json()["ports"]) == 1
+    admin.compute("DELETE", f"/servers/{server_id}").raise_for_status()
+    admin.wait_gone(server_id)
+    assert remains.of_guests() == []
 
 
 def _hypervisor(cloud: RunningCloud) -> dict[str, Any]:

@@ -33,10 +33,6 @@ def machines() -> Iterator[Machines]:
 
 @pytest.fixture(params=[PostgreSQL, MariaDB])
 def cloud(request: pytest.FixtureRequest, tmp_path: Path, machines: Machines) -> Iterator[Deployment]:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:  # QEMU runs as a user of its own and must be able to pass
-        if str(parent).startswith("/tmp/"):
-            parent.chmod(0o755)
     ctl = machines["ctl"]
     remains = {name: Remains(tmp_path / "cloud" / name) for name in ("one", "two")}
     broker = RabbitMQ(tmp_path / "rabbit", address=ctl.address, enter=ctl.enter)

@@ -1,11 +1,14 @@
 """Servers through the whole path (REST, database, conductor, scheduler, queue, agent) on simulated hosts."""
 
+import base64
+import hmac
 import json
 import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from tests.support.running import Client, RunningCloud
 
@@ -186,3 +189,32 @@ def test_a_delete_takes_over_from_a_boot(admin: Client, image_id: str, flavor_id
     ).json()["hypervisors"]
     alive = admin.compute("GET", "/servers?all_tenants=1").json()["servers"]
     assert sum(h["vcpus_used"] for h in hypervisors) == len(alive)
+
+
+def test_files_for_a_guest_are_told_by_the_metadata_service(
+    cloud: RunningCloud, admin: Client, image_id: str, flavor_id: str
+) -> None:
+    older = {"OpenStack-API-Version": "compute 2.56"}
+    motd = base64.b64encode(b"hello").decode()
+    wanted = {"name": "told", "imageRef": image_id, "flavorRef": flavor_id, "networks": "none"}
+    for contents, word in (("%%%", "base64"), (base64.b64encode(b"x" * 10241).decode(), "10240")):
+        body = {"server": {**wanted, "personality": [{"path": "/etc/motd", "contents": contents}]}}
+        refused = admin.compute("POST", "/servers", json=body, headers=older)
+        assert refused.status_code == 400 and word in refused.text
+    body = {"server": {**wanted, "personality": [{"path": "/etc/motd", "contents": motd}]}}
+    server_id = admin.compute("POST", "/servers", json=body, headers=older).json()["server"]["id"]
+    admin.wait(server_id, "ACTIVE")
+    secret = (cloud.state / "secrets" / "metadata").read_text().strip()
+    signed = {
+        "X-Instance-ID": server_id,
+        "X-Instance-ID-Signature": hmac.new(secret.encode(), server_id.encode(), "sha256").hexdigest(),
+    }
+
+    def told(path: str) -> httpx.Response:
+        return admin.http.get(f"/metadata/openstack/{path}", headers=signed)
+
+    assert told("latest/meta_data.json").json()["files"] == [{"path": "/etc/motd", "content_path": "/content/0000"}]
+    assert told("content/0000").content == b"hello"
+    assert told("content/0001").status_code == 404
+    admin.compute("DELETE", f"/servers/{server_id}").raise_for_status()
+    admin.wait_gone(server_id)

@@ -12,7 +12,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from tests.support.places import open_place
 from tests.support.running import free_port
 
 START_S = 60.0
@@ -163,13 +163,9 @@ def _family(pid: int) -> list[int]:
 
 @contextlib.contextmanager
 def running(kind: type[DatabaseServer]) -> Iterator[DatabaseServer]:
-    """A server in a directory of its own, which goes with it.
-
-    Not one of pytest's: each start of pytest closes the way to those for everybody but its own user.
-    """
-    with tempfile.TemporaryDirectory(prefix="kilonova-database-", ignore_cleanup_errors=True) as directory:
-        Path(directory).chmod(0o755)
-        server = kind(Path(directory) / "server")
+    """A server in a directory of its own, which goes with it."""
+    with open_place("database") as directory:
+        server = kind(directory / "server")
         try:
             server.start()
             yield server

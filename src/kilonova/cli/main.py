@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kilonova import __version__
 
-COMMANDS = ("up", "service", "first_run", "trace", "explain", "inspect", "doctor", "db", "bench", "docs")
+COMMANDS = ("up", "service", "first_run", "trace", "explain", "inspect", "doctor", "simulate", "db", "bench", "docs")
 """Modules of this room, each with ``add_parser(subparsers)`` and ``run(args) -> int``."""
 
 _EPILOG = """\

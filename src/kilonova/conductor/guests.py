@@ -18,6 +18,8 @@ def guest_spec(
     power_on: bool = True,
     cells: Sequence[CellPlan] = (),
     pci_devices: Sequence[str] = (),
+    build: str = "",
+    replaces: bool = False,
 ) -> GuestSpec:
     """The guest of `server`, complete."""
     flavor = server.flavor
@@ -49,4 +51,7 @@ def guest_spec(
         power_on=power_on,
         cells=tuple(cells),
         pci_devices=tuple(pci_devices),
+        build=build,
+        replaces=replaces,
+        files=facts.files,
     )

@@ -182,9 +182,16 @@ def _driver(process: Process, host: str, images: ImageCache | None) -> VirtDrive
         return FakeDriver(host, config.get(FakeOptions), process.clock, process.ids, file=directory / "guests.jsonl")
     # Imported where it is chosen: libvirt is not installed where only the fake driver is used.
     from kilonova.virt.libvirt.driver import LibvirtDriver, LibvirtOptions
+    from kilonova.virt.libvirt.host_pci import PciDeviceOptions
 
     return LibvirtDriver(
-        host, directory, config.get(LibvirtOptions), images, process.clock, owner=_owner(process, host)
+        host,
+        directory,
+        config.get(LibvirtOptions),
+        images,
+        process.clock,
+        owner=_owner(process, host),
+        devices=config.get(PciDeviceOptions).read(),
     )
 
 

@@ -9,6 +9,7 @@ from cryptography.fernet import Fernet
 from kilonova.api.compute import aggregates, flavors, hosts, keypairs, placement, server_actions, server_groups, servers
 from kilonova.api.compute.api import api as compute_api
 from kilonova.api.http.routing import Api
+from kilonova.api.identity import application_credentials, groups, role_assignments
 from kilonova.api.identity import resources as identity_resources
 from kilonova.api.identity.tokens import api as identity_api
 from kilonova.api.image.routes import api as image_api
@@ -21,16 +22,19 @@ from kilonova.base.config import Config
 from kilonova.cloud.accounts import Accounts
 from kilonova.cloud.aggregates import Aggregates
 from kilonova.cloud.answers import Answers
+from kilonova.cloud.application_credentials import ApplicationCredentials
 from kilonova.cloud.cloud import Cloud
 from kilonova.cloud.flavors import Flavors
 from kilonova.cloud.hosts import Hosts
 from kilonova.cloud.images import Images
 from kilonova.cloud.keypairs import KeyPairs
+from kilonova.cloud.logins import Logins
 from kilonova.cloud.metadata import Metadata
 from kilonova.cloud.networks import NetworkOptions, Networks
 from kilonova.cloud.parts import Parts
 from kilonova.cloud.placement import Placement
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
+from kilonova.cloud.role_assignments import RoleAssignments
 from kilonova.cloud.security_groups import SecurityGroups
 from kilonova.cloud.server_groups import ServerGroups
 from kilonova.cloud.servers import Servers
@@ -59,6 +63,9 @@ _ROUTES = (
     server_groups,
     servers,
     identity_resources,
+    application_credentials,
+    groups,
+    role_assignments,
 )
 
 APIS: tuple[Api, ...] = (
@@ -102,7 +109,10 @@ async def build_cloud(process: Process, store: Store, url: str, *, alone: bool) 
         parts=parts,
         answers=Answers(store, clock),
         identity=identity,
+        logins=Logins(parts, identity),
         accounts=Accounts(parts, identity),
+        role_assignments=RoleAssignments(parts),
+        application_credentials=ApplicationCredentials(parts, identity),
         servers=Servers(parts, process.calls.compute),
         server_groups=ServerGroups(parts),
         aggregates=Aggregates(parts),

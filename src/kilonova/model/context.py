@@ -49,6 +49,8 @@ class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...] = ()
     token_id: str = ""
     """The audit id of the token, never the token itself."""
+    is_restricted: bool = False
+    """By an application credential that may not be used to manage credentials."""
     source_address: str = ""
     once: Once | None = None
 

@@ -66,6 +66,14 @@ class CellPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Size of the huge pages that its memory lies on, in KiB; 0: ordinary memory."""
 
 
+class GuestFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that the guest's system shall have from its first boot on."""
+
+    path: str
+    contents: str
+    """Base64."""
+
+
 class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One guest as its host shall run it.
 
@@ -78,7 +86,7 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
         admin_password: empty unless the user asked to have one injected. Secret.
     """
 
-    version: str = "1.2"
+    version: str = "1.3"
     server_id: str
     name: str
     """The hypervisor's name of the guest, such as ``instance-0000002a``."""
@@ -107,6 +115,12 @@ class GuestSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Since 1.2. Empty: the guest runs anywhere on its host."""
     pci_devices: tuple[str, ...] = ()
     """Since 1.2: addresses of host devices that are the guest's own, such as ``0000:3b:00.0``."""
+    build: str = ""
+    """Since 1.3: which making of the guest this is. Empty from an older conductor."""
+    replaces: bool = False
+    """Since 1.3: a guest of another build that is there makes room for this one, its disks too."""
+    files: tuple[GuestFile, ...] = ()
+    """Since 1.3; `meta_data` names them in the same order."""
 
 
 class GuestRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import msgspec
 
+from kilonova.model.guest import GuestFile
 from kilonova.model.network import Port
 from kilonova.model.server import Server
 
@@ -59,6 +60,7 @@ class InstanceFacts(msgspec.Struct, frozen=True, kw_only=True):
     image_id: str
     networks: tuple[FactNetwork, ...]
     addresses: tuple[str, ...]
+    files: tuple[GuestFile, ...] = ()
 
     @classmethod
     def of(
@@ -80,12 +82,13 @@ class InstanceFacts(msgspec.Struct, frozen=True, kw_only=True):
             image_id=server.image_id,
             networks=tuple(networks),
             addresses=tuple(ip.address for port in ports for ip in port.fixed_ips),
+            files=tuple(msgspec.convert(server.order.personality, list[GuestFile])),
         )
 
 
 def meta_data_json(facts: InstanceFacts) -> dict[str, object]:
     """``meta_data.json``."""
-    return {
+    told: dict[str, object] = {
         "uuid": facts.id,
         "name": facts.name,
         "hostname": facts.hostname,
@@ -98,6 +101,16 @@ def meta_data_json(facts: InstanceFacts) -> dict[str, object]:
         "devices": [],
         "dedicated_cpus": [],
     }
+    if facts.files:
+        told["files"] = [
+            {"path": file.path, "content_path": content_path(number)} for number, file in enumerate(facts.files)
+        ]
+    return told
+
+
+def content_path(number: int) -> str:
+    """Where the contents of a server's file of that number lie, below ``openstack``."""
+    return f"/content/{number:04d}"
 
 
 def network_data_json(facts: InstanceFacts) -> dict[str, object]:

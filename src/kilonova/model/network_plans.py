@@ -56,11 +56,11 @@ class PortPlan(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str
     hostname: str
     admin_up: bool = True
-    """False: nothing that its guest sends is let through."""
+    """Since 1.1. False: nothing that its guest sends is let through."""
     allowed_macs: tuple[tuple[str, str], ...] = ()
-    """Pairs (address or block, MAC) for which it may speak from that other MAC."""
+    """Since 1.1: pairs (address or block, MAC) for which it may speak from that other MAC."""
     rules: tuple[RulePlan, ...] | None = None
-    """What its security groups let through; None: it is not filtered by any."""
+    """Since 1.2: what its security groups let through; None: it is not filtered by any."""
 
 
 class GroupMembers(msgspec.Struct, frozen=True, kw_only=True):

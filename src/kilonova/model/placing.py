@@ -5,7 +5,7 @@ from typing import Any
 
 from kilonova.model.flavor import Flavor
 from kilonova.model.request_spec import RequestSpec, ServerGroup
-from kilonova.model.server import ServerOrder
+from kilonova.model.server import Server, ServerOrder
 
 MAX_NAMED = 200
 """Servers that hints may name: bounds the length of a query."""
@@ -59,4 +59,16 @@ def request_spec(
         excluded_hosts=tuple(excluded),
         group=group,
         hosts_of_servers=dict(hosts_of_servers or {}),
+    )
+
+
+def spec_of_server(server: Server) -> RequestSpec:
+    """What `server` asks for, by itself: without its group, and without hosts to keep away from."""
+    return request_spec(
+        [server.id],
+        project_id=server.project_id,
+        user_id=server.user_id,
+        flavor=server.flavor,
+        image_id=server.image_id,
+        order=server.order,
     )

@@ -37,6 +37,8 @@ class TaskState(StrEnum):
     POWERING_ON = "powering-on"
     REBOOTING = "rebooting"
     REBOOTING_HARD = "rebooting_hard"
+    REBUILDING = "rebuilding"
+    REBUILD_SPAWNING = "rebuild_spawning"
     DELETING = "deleting"
 
 
@@ -73,6 +75,11 @@ RULES: Final[Mapping[str, Rule]] = {
         TaskState.REBOOTING_HARD,
         VMState.ACTIVE,
     ),
+    "rebuild": Rule(
+        frozenset({VMState.ACTIVE, VMState.STOPPED, VMState.ERROR}),
+        TaskState.REBUILDING,
+        VMState.ACTIVE,
+    ),
     "delete": Rule(_ANY, TaskState.DELETING, VMState.DELETED, during_task=True),
 }
 
@@ -81,6 +88,8 @@ def api_status(vm_state: VMState, task_state: TaskState | None) -> str:
     """The ``status`` that the Compute API shows for a pair of states (API reference, "Server statuses")."""
     if task_state is TaskState.DELETING:
         return "ACTIVE" if vm_state is VMState.ACTIVE else _STATUS[vm_state]
+    if task_state in (TaskState.REBUILDING, TaskState.REBUILD_SPAWNING):
+        return "REBUILD"
     if vm_state is VMState.ACTIVE:
         return {TaskState.REBOOTING: "REBOOT", TaskState.REBOOTING_HARD: "HARD_REBOOT"}.get(task_state, "ACTIVE")  # type: ignore[arg-type]
     if task_state is TaskState.REBOOTING_HARD:

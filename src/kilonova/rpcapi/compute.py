@@ -3,6 +3,7 @@
 1.0  spawn, destroy, power_on, power_off, reboot, console_log, ping
 1.1  spawn: the guest has `flavor_name` (GuestSpec 1.1)
 1.2  spawn: the guest has `cells` and `pci_devices` (GuestSpec 1.2)
+1.3  spawn: the guest has `build` and `replaces`, for rebuilds, and `files` (GuestSpec 1.3)
 
 A command goes out in the lowest version that says all of it, so that agents are upgraded one by one.
 """
@@ -10,7 +11,7 @@ A command goes out in the lowest version that says all of it, so that agents are
 from typing import ClassVar, Protocol
 
 from kilonova.base.log import get_logger
-from kilonova.model.errors import GuestRejected
+from kilonova.model.errors import GuestRejected, NotSupported
 from kilonova.model.guest import GuestSpec
 from kilonova.rpc.client import Target
 from kilonova.rpcapi.wire import downgrade
@@ -25,11 +26,14 @@ class ComputeAPI(Protocol):
     """
 
     topic: ClassVar[str] = "compute"
-    version: ClassVar[str] = "1.2"
+    version: ClassVar[str] = "1.3"
     quiet: ClassVar[frozenset[str]] = frozenset({"ping"})
 
     async def spawn(self, guest: GuestSpec, *, epoch: int) -> None:
-        """Claim room locally and run the guest; returns when it runs."""
+        """Claim room locally and run the guest; returns when it runs.
+
+        An agent that is too old to replace the guest of an earlier build is not asked to: `NotSupported`.
+        """
         ...
 
     async def destroy(self, server_id: str, *, epoch: int) -> None: ...
@@ -57,15 +61,24 @@ class ComputeClient(ComputeAPI):
         self._target = target.at("1.0")
 
     async def spawn(self, guest: GuestSpec, *, epoch: int) -> None:
-        if await self._newest.takes("1.2"):
-            await self._newest.at("1.2").call("spawn", guest=guest, epoch=epoch, deadline_s=600)
-            return
-        if guest.cells or guest.pci_devices:
+        # An agent that does not answer is not an old one: where older versions cannot say it, it is asked again later.
+        if guest.replaces and not await self._newest.can("1.3"):
+            raise NotSupported("The agent of this host is too old to rebuild guests: upgrade it first.")
+        if (guest.cells or guest.pci_devices) and not await self._newest.can("1.2"):
             raise GuestRejected("The agent of this host is too old to give guests CPUs or devices of their own.")
-        version = "1.1" if await self._newest.takes("1.1") else "1.0"
+        if await self._newest.takes("1.3"):
+            await self._newest.at("1.3").call("spawn", guest=guest, epoch=epoch, deadline_s=600)
+            return
+        version = await self._older()
         log.info("guest is described in an older version", server=guest.server_id, version=version)
         older = downgrade(guest, version)
         await self._newest.at(version).call("spawn", guest=older, epoch=epoch, deadline_s=600)
+
+    async def _older(self) -> str:
+        for version in ("1.2", "1.1"):
+            if await self._newest.takes(version):
+                return version
+        return "1.0"
 
     async def destroy(self, server_id: str, *, epoch: int) -> None:
         await self._target.call("destroy", server_id=server_id, epoch=epoch, deadline_s=120)

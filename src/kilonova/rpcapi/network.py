@@ -7,11 +7,10 @@
 A command goes out in the lowest version that says all of it, so that agents are upgraded one by one.
 """
 
-from typing import ClassVar, Protocol
-
-import msgspec
+from typing import Any, ClassVar, Protocol
 
 from kilonova.base.log import get_logger
+from kilonova.model.errors import NetworkFailed
 from kilonova.model.network_plans import NetworkPlan, PortPlan
 from kilonova.rpc.client import Target
 from kilonova.rpcapi.wire import downgrade
@@ -51,10 +50,13 @@ class NetworkClient(NetworkAPI):
 
     async def plug(self, server_id: str, networks: list[NetworkPlan], ports: list[PortPlan], *, epoch: int) -> None:
         if await self._newest.takes("1.2"):
-            version, told = "1.2", [msgspec.to_builtins(port) for port in ports]
+            version, told = "1.2", list[Any](ports)
         else:
             version = "1.1" if await self._newest.takes("1.1") else "1.0"
-            log.warning("the agent is too old for security groups: all may come to this port", server=server_id)
+            if version == "1.0" and not all(port.admin_up for port in ports):
+                raise NetworkFailed("The network agent of this host is too old to keep a port down: upgrade it first.")
+            if any(port.rules is not None for port in ports):
+                log.warning("the agent is too old for security groups: all may come to these ports", server=server_id)
             told = [downgrade(port, version) for port in ports]
         await self._newest.at(version).call(
             "plug", server_id=server_id, networks=networks, ports=told, epoch=epoch, deadline_s=60

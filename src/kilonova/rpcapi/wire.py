@@ -14,7 +14,11 @@ from kilonova.model.network_plans import PortPlan
 from kilonova.rpc.versions import parse
 
 ADDED: Final[dict[type[msgspec.Struct], dict[str, tuple[str, ...]]]] = {
-    GuestSpec: {"1.1": ("flavor_name",), "1.2": ("cells", "pci_devices")},
+    GuestSpec: {
+        "1.1": ("flavor_name",),
+        "1.2": ("cells", "pci_devices"),
+        "1.3": ("build", "replaces", "files"),
+    },
     PortPlan: {"1.1": ("admin_up", "allowed_macs"), "1.2": ("rules",)},
     HostReport: {"1.1": ("numa", "pci", "more", "metrics")},
 }

@@ -69,6 +69,10 @@ class VirtDriver(ABC):
         `spec.power_on` false the guest is defined and left off. On error or cancellation nothing that this call
         made remains on the host; what was there before (a stopped guest, a disk) is left as it was.
 
+        With `spec.replaces`, a guest of another `spec.build` is destroyed and this one made in its place. The image is
+        there and proven before that: after `ImageUnusable` the older guest is as it was, after any other error there
+        may be none.
+
         Raises:
             InsufficientResources: the hypervisor has less free memory or disk, or fewer CPUs in all, than `spec`
                 wants. Another host may do.

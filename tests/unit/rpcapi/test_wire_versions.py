@@ -11,8 +11,17 @@ import pytest
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
-from kilonova.model.errors import GuestRejected, UnsupportedVersion
-from kilonova.model.guest import CellPlan, GuestRecord, GuestSpec, GuestState, ImageRef, Nic, PowerObservation
+from kilonova.model.errors import GuestRejected, NetworkFailed, NotSupported, Unavailable, UnsupportedVersion
+from kilonova.model.guest import (
+    CellPlan,
+    GuestFile,
+    GuestRecord,
+    GuestSpec,
+    GuestState,
+    ImageRef,
+    Nic,
+    PowerObservation,
+)
 from kilonova.model.host import HostReport
 from kilonova.model.network_plans import GroupMembers, HostNetworks, NetworkPlan, PortPlan, RulePlan, SubnetPlan
 from kilonova.model.request_spec import (
@@ -40,6 +49,7 @@ def fixture(name: str) -> Any:
 
 OLD_FIELDS = set(fixture("compute/1.0/spawn.json")["guest"])
 MIDDLE_FIELDS = set(fixture("compute/1.1/spawn.json")["guest"])
+LATER_FIELDS = set(fixture("compute/1.2/spawn.json")["guest"])
 
 
 class OldAgentAPI(Protocol):
@@ -58,9 +68,16 @@ class MiddleAgentAPI(Protocol):
     async def spawn(self, guest: dict[str, Any], *, epoch: int) -> None: ...
 
 
-class NewAgentAPI(Protocol):
+class LaterAgentAPI(Protocol):
     topic: ClassVar[str] = "compute"
     version: ClassVar[str] = "1.2"
+
+    async def spawn(self, guest: dict[str, Any], *, epoch: int) -> None: ...
+
+
+class NewAgentAPI(Protocol):
+    topic: ClassVar[str] = "compute"
+    version: ClassVar[str] = "1.3"
 
     async def spawn(self, guest: GuestSpec, *, epoch: int) -> None: ...
 
@@ -97,21 +114,21 @@ def new_guest() -> GuestSpec:
 
 
 def newest_guest() -> GuestSpec:
-    """With host CPUs and devices of its own."""
-    return msgspec.convert(fixture("compute/1.2/spawn.json")["guest"], GuestSpec)
+    """With host CPUs and devices of its own, in place of an earlier build."""
+    return msgspec.convert(fixture("compute/1.3/spawn.json")["guest"], GuestSpec)
 
 
 async def test_a_new_conductor_speaks_the_old_version_to_an_old_agent() -> None:
     agent = Agent()
     async with talking(OldAgentAPI, agent) as client:
-        await ComputeClient(client.target("compute", host="h1", version="1.2")).spawn(new_guest(), epoch=3)
+        await ComputeClient(client.target("compute", host="h1", version="1.3")).spawn(new_guest(), epoch=3)
     assert agent.got == [fixture("compute/1.0/spawn.json")["guest"]]
 
 
 async def test_an_agent_in_between_is_told_what_it_knows() -> None:
     agent = Agent(MIDDLE_FIELDS)
     async with talking(MiddleAgentAPI, agent) as client:
-        await ComputeClient(client.target("compute", host="h1", version="1.2")).spawn(new_guest(), epoch=3)
+        await ComputeClient(client.target("compute", host="h1", version="1.3")).spawn(new_guest(), epoch=3)
     assert agent.got == [fixture("compute/1.1/spawn.json")["guest"]]
 
 
@@ -119,16 +136,44 @@ async def test_an_agent_in_between_is_told_what_it_knows() -> None:
 async def test_an_agent_that_cannot_give_cpus_of_their_own_is_not_asked_to(protocol: type) -> None:
     agent = Agent(MIDDLE_FIELDS)
     async with talking(protocol, agent) as client:
-        compute = ComputeClient(client.target("compute", host="h1", version="1.2"))
+        compute = ComputeClient(client.target("compute", host="h1", version="1.3"))
         with pytest.raises(GuestRejected, match="too old"):
-            await compute.spawn(newest_guest(), epoch=3)
+            await compute.spawn(msgspec.structs.replace(newest_guest(), replaces=False), epoch=3)
     assert agent.got == []
+
+
+@pytest.mark.parametrize("protocol", [OldAgentAPI, MiddleAgentAPI, LaterAgentAPI])
+async def test_an_agent_that_cannot_rebuild_is_not_asked_to(protocol: type) -> None:
+    """It would leave the guest that is there, and the user would believe in a fresh disk."""
+    agent = Agent(LATER_FIELDS)
+    async with talking(protocol, agent) as client:
+        compute = ComputeClient(client.target("compute", host="h1", version="1.3"))
+        with pytest.raises(NotSupported, match="too old"):
+            await compute.spawn(msgspec.structs.replace(new_guest(), replaces=True), epoch=3)
+    assert agent.got == []
+
+
+async def test_an_agent_that_does_not_answer_is_not_taken_for_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told that it is too old, the task would end, though the same command may have reached the agent before."""
+    async with talking(NewAgentAPI, Agent()) as client:
+        compute = ComputeClient(client.target("compute", host="away", version="1.3"))
+        monkeypatch.setattr("kilonova.rpc.client._VERSION_DEADLINE_S", 0.05)
+        with pytest.raises(Unavailable):
+            await compute.spawn(newest_guest(), epoch=3)
+
+
+async def test_the_agent_of_yesterday_is_told_all_but_the_build() -> None:
+    agent = Agent(LATER_FIELDS)
+    async with talking(LaterAgentAPI, agent) as client:
+        compute = ComputeClient(client.target("compute", host="h1", version="1.3"))
+        await compute.spawn(msgspec.structs.replace(newest_guest(), replaces=False), epoch=3)
+    assert agent.got == [fixture("compute/1.2/spawn.json")["guest"]]
 
 
 async def test_a_new_conductor_tells_a_new_agent_all() -> None:
     agent = Agent()
     async with talking(NewAgentAPI, agent) as client:
-        await ComputeClient(client.target("compute", host="h1", version="1.2")).spawn(newest_guest(), epoch=3)
+        await ComputeClient(client.target("compute", host="h1", version="1.3")).spawn(newest_guest(), epoch=3)
     assert agent.got == [newest_guest()]
 
 
@@ -146,31 +191,6 @@ async def test_an_unknown_version_is_refused_with_both_versions_named() -> None:
         with pytest.raises(UnsupportedVersion, match=r"1\.0, not 2\.0") as refused:
             await client.target("compute", host="h1", version="2.0").call("spawn", deadline_s=5)
     assert "Upgrade" in refused.value.remedy
-
-
-class OldNetworkAPI(Protocol):
-    topic: ClassVar[str] = "network"
-    version: ClassVar[str] = "1.0"
-
-    async def plug(self, server_id: str, networks: list[Any], ports: list[Any], *, epoch: int) -> None: ...
-
-
-class MiddleNetworkAPI(OldNetworkAPI, Protocol):
-    version: ClassVar[str] = "1.1"
-
-
-@pytest.mark.parametrize("protocol", [OldNetworkAPI, MiddleNetworkAPI, NetworkAPI])
-async def test_a_network_agent_is_told_of_ports_what_it_knows(protocol: type) -> None:
-    sent, listener = fixture("network/1.0/plug.json"), Listener()
-    ports = msgspec.convert(sent["ports"], list[PortPlan])
-    rules = (RulePlan(direction="ingress"),)
-    down = [msgspec.structs.replace(port, version="1.2", admin_up=False, rules=rules) for port in ports]
-    middle = [{**port, "version": "1.1", "admin_up": False, "allowed_macs": []} for port in sent["ports"]]
-    async with talking(protocol, listener) as client:
-        network = NetworkClient(client.target("network", host="h1", version="1.2"))
-        await network.plug(sent["server_id"], [], down, epoch=1)
-    [got] = listener.got
-    assert got["ports"] == {OldNetworkAPI: sent["ports"], MiddleNetworkAPI: middle, NetworkAPI: down}[protocol]
 
 
 class Listener:
@@ -220,8 +240,66 @@ def _has_all(new: Any, old: Any) -> bool:
     return bool(new == old)
 
 
+class OldNetworkAPI(Protocol):
+    """A network agent of version 1.0: what it has no field for, it refuses."""
+
+    topic: ClassVar[str] = "network"
+    version: ClassVar[str] = "1.0"
+
+    async def plug(
+        self, server_id: str, networks: list[dict[str, Any]], ports: list[dict[str, Any]], *, epoch: int
+    ) -> None: ...
+
+    async def unplug(self, server_id: str, *, epoch: int) -> None: ...
+
+
+def new_ports(**changes: Any) -> list[PortPlan]:
+    [port] = msgspec.convert(fixture("network/1.1/plug.json")["ports"], list[PortPlan])
+    return [msgspec.structs.replace(port, **changes)]
+
+
+async def test_an_old_network_agent_is_told_what_it_knows() -> None:
+    listener, sent = Listener(), fixture("network/1.0/plug.json")
+    networks = msgspec.convert(sent["networks"], list[NetworkPlan])
+    async with talking(OldNetworkAPI, listener) as client:
+        agent = NetworkClient(client.target("network", host="h1", version="1.2"))
+        await agent.plug(sent["server_id"], networks, new_ports(), epoch=3)
+    assert msgspec.to_builtins(listener.got) == [sent]
+
+
+async def test_an_old_network_agent_that_cannot_keep_a_port_down_is_not_asked_to() -> None:
+    listener = Listener()
+    async with talking(OldNetworkAPI, listener) as client:
+        agent = NetworkClient(client.target("network", host="h1", version="1.2"))
+        with pytest.raises(NetworkFailed, match="too old"):
+            await agent.plug("s", [], new_ports(admin_up=False), epoch=3)
+    assert listener.got == []
+
+
+class MiddleNetworkAPI(OldNetworkAPI, Protocol):
+    version: ClassVar[str] = "1.1"
+
+
+async def test_a_network_agent_that_knows_no_security_groups_is_told_the_rest() -> None:
+    listener, sent = Listener(), fixture("network/1.1/plug.json")
+    ports = new_ports(version="1.2", rules=(RulePlan(direction="ingress"),))
+    async with talking(MiddleNetworkAPI, listener) as client:
+        agent = NetworkClient(client.target("network", host="h1", version="1.2"))
+        await agent.plug("s", [], ports, epoch=3)
+    assert listener.got[0]["ports"] == sent["ports"]
+
+
+async def test_a_new_network_agent_is_told_all() -> None:
+    listener = Listener()
+    ports = new_ports(admin_up=False, version="1.2", rules=(RulePlan(direction="ingress"),))
+    async with talking(NetworkAPI, listener) as client:
+        agent = NetworkClient(client.target("network", host="h1", version="1.2"))
+        await agent.plug("s", [], ports, epoch=3)
+    assert listener.got[0]["ports"] == ports
+
+
 SHAPES = (
-    *(GuestSpec, CellPlan, ImageRef, Nic, GuestRecord, PowerObservation, GuestState, HostReport),
+    *(GuestSpec, GuestFile, CellPlan, ImageRef, Nic, GuestRecord, PowerObservation, GuestState, HostReport),
     *(SubnetPlan, NetworkPlan, PortPlan, RulePlan, GroupMembers, HostNetworks),
     *(ServerGroup, PciRequest, RequestSpec, Candidate, Explanation, Choice, WhatIf),
 )

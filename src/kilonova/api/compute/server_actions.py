@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from kilonova.api.compute.api import api
+from kilonova.api.compute.server_rebuild import Rebuild, rebuild_server
 from kilonova.api.compute.shared import moment, timestamp_us
 from kilonova.api.http.paging import next_links, page_size
 from kilonova.api.http.routing import Reply, Request
@@ -79,6 +80,7 @@ ACTIONS: dict[str, Action] = {
     "os-start": Action("os_compute_api:servers:start", Any, _start),
     "os-stop": Action("os_compute_api:servers:stop", Any, _stop),
     "reboot": Action("os_compute_api:servers:reboot", Reboot, _reboot),
+    "rebuild": Action("os_compute_api:servers:rebuild", Rebuild, rebuild_server),
     "forceDelete": Action("os_compute_api:os-deferred-delete:force", Any, _force_delete),
     "os-getConsoleOutput": Action("os_compute_api:os-console-output", ConsoleOutput, _console_output),
 }
@@ -96,7 +98,9 @@ async def act(cloud: Cloud, req: Request, server_id: str, body: dict[str, Any]) 
     # The action's rule needs to know whose server it is; somebody else's is not found at all.
     owner = (await cloud.servers.get(req.ctx, server_id)).server.project_id
     cloud.parts.policy.authorize(req.ctx, action.policy, {"project_id": owner})
-    return await action.handler(cloud, req, server_id, convert(argument, action.argument, at=name))
+    return await action.handler(
+        cloud, req, server_id, convert(argument, action.argument, at=name, version=req.microversion)
+    )
 
 
 # ---- what was done ------------------------------------------------------------------------------------------

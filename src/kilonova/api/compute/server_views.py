@@ -7,6 +7,7 @@ from typing import Any
 from kilonova.api.compute.shared import links, timestamp, timestamp_us
 from kilonova.api.http.routing import Request
 from kilonova.api.http.views import Field, View
+from kilonova.cloud.cloud import Cloud
 from kilonova.cloud.servers import Detailed
 from kilonova.model.network import Port
 from kilonova.model.server import Server
@@ -163,6 +164,12 @@ def detail(shown: Shown, *, with_admin_fields: bool) -> dict[str, Any]:
         if with_admin_fields:
             view["fault"]["details"] = fault.details
     return view
+
+
+def sees_admin_fields(cloud: Cloud, req: Request) -> bool:
+    """Whether the caller may see where servers are and what they are called there."""
+    target = {"project_id": req.ctx.project_id}
+    return cloud.parts.policy.allows(req.ctx, "os_compute_api:os-extended-server-attributes", target)
 
 
 def power_state(text: str) -> PowerState | None:

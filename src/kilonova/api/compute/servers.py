@@ -8,14 +8,14 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from kilonova.api.compute.api import api
-from kilonova.api.compute.server_views import BRIEF, Shown, detail, plain_addresses, power_state
+from kilonova.api.compute.server_views import BRIEF, Shown, detail, plain_addresses, power_state, sees_admin_fields
 from kilonova.api.compute.shared import MetadataKey, MetadataValue, Name, Text, boolean, links, moment
 from kilonova.api.http.microversions import Version
 from kilonova.api.http.paging import next_links, page_size
 from kilonova.api.http.routing import Reply, Request
 from kilonova.api.http.schema import Since, Until
 from kilonova.cloud.cloud import Cloud
-from kilonova.cloud.servers import Created, ServerRequest
+from kilonova.cloud.server_creation import Created, ServerRequest
 from kilonova.model.errors import BadRequest, NotFound
 from kilonova.model.server import Page, RequestedNetwork, ServerFilter
 from kilonova.model.states import STATUSES, VMState
@@ -220,9 +220,9 @@ def _request(wanted: ServerCreate, body: CreateBody, *, networks_required: bool)
         max_count=most,
         hostname=wanted.hostname,
         admin_password=wanted.admin_pass,
-        access_ipv4=_address("accessIPv4", wanted.access_ipv4, version=4),
-        access_ipv6=_address("accessIPv6", wanted.access_ipv6, version=6),
-        disk_config=_disk_config(wanted.disk_config),
+        access_ipv4=checked_address("accessIPv4", wanted.access_ipv4, version=4),
+        access_ipv6=checked_address("accessIPv6", wanted.access_ipv6, version=6),
+        disk_config=checked_disk_config(wanted.disk_config),
         personality=[{"path": file.path, "contents": file.contents} for file in wanted.personality],
         security_groups=[group.name for group in wanted.security_groups],
     )
@@ -259,6 +259,16 @@ def _image_of(wanted: ServerCreate) -> str:
         if device.uuid is None or (image_id and device.uuid != image_id):
             raise BadRequest("block_device_mapping_v2 and imageRef must name the same image.")
         image_id = device.uuid
+    return image_id_of(image_id)
+
+
+def image_id_of(reference: str) -> str:
+    """The image's id, also where a URL was given that ends in it.
+
+    Raises:
+        BadRequest
+    """
+    image_id = _last(reference)
     if not image_id:
         raise BadRequest("Invalid imageRef provided: a server needs an image.")
     if not re.fullmatch(r"[0-9a-fA-F-]{36}", image_id):
@@ -285,7 +295,7 @@ def _networks(wanted: ServerCreate, words_allowed: bool) -> list[RequestedNetwor
                 "port already has a Fixed IP allocated."
             )
         if network.fixed_ip is not None:
-            _address("fixed_ip", network.fixed_ip, version=4)
+            checked_address("fixed_ip", network.fixed_ip, version=4)
     asked = [RequestedNetwork(network_id=n.uuid, port_id=n.port, fixed_ip=n.fixed_ip, tag=n.tag) for n in networks]
     return asked or "default"
 
@@ -309,7 +319,12 @@ def _drive(value: bool | str | None) -> bool | None:
     return boolean("config_drive", value) if value else None
 
 
-def _address(name: str, text: str, *, version: int) -> str:
+def checked_address(name: str, text: str, *, version: int) -> str:
+    """`text`, if it is empty or an address of IP `version`.
+
+    Raises:
+        BadRequest
+    """
     if text == "":
         return text
     try:
@@ -321,7 +336,12 @@ def _address(name: str, text: str, *, version: int) -> str:
     return text
 
 
-def _disk_config(value: str) -> str:
+def checked_disk_config(value: str) -> str:
+    """`value`, if it is AUTO or MANUAL.
+
+    Raises:
+        BadRequest
+    """
     if value not in ("AUTO", "MANUAL"):
         raise BadRequest(
             f"Invalid input for field/attribute OS-DCF:diskConfig. Value: {value}. Use 'AUTO' or 'MANUAL'."
@@ -353,7 +373,7 @@ async def _list(cloud: Cloud, req: Request, query: ServerQuery, *, in_detail: bo
         return Reply({"servers": []})
     if in_detail:
         detailed = await cloud.servers.page(req.ctx, wanted, page, all_projects=everyone)
-        as_admin = _sees_admin_fields(cloud, req)
+        as_admin = sees_admin_fields(cloud, req)
         shown = [detail(Shown.of(d, req), with_admin_fields=as_admin) for d in detailed]
         ids = [d.server.id for d in detailed]
     else:
@@ -431,17 +451,11 @@ def _sort(query: ServerQuery) -> tuple[tuple[str, str], ...]:
     return tuple(zip(query.sort_key, directions, strict=False))
 
 
-def _sees_admin_fields(cloud: Cloud, req: Request) -> bool:
-    return cloud.parts.policy.allows(
-        req.ctx, "os_compute_api:os-extended-server-attributes", {"project_id": req.ctx.project_id}
-    )
-
-
 @api.route("GET", "/servers/{server_id}", policy="os_compute_api:servers:show")
 async def show_server(cloud: Cloud, req: Request, server_id: str) -> Reply:
     """One server."""
     detailed = await cloud.servers.get(req.ctx, server_id)
-    view = detail(Shown.of(detailed, req), with_admin_fields=_sees_admin_fields(cloud, req))
+    view = detail(Shown.of(detailed, req), with_admin_fields=sees_admin_fields(cloud, req))
     return Reply({"server": view})
 
 
@@ -457,13 +471,13 @@ async def update_server(cloud: Cloud, req: Request, server_id: str, body: Server
         if (value := getattr(body, name)) is not UNSET
     }
     if "disk_config" in changes:
-        _disk_config(changes["disk_config"])
+        checked_disk_config(changes["disk_config"])
     if "access_ipv4" in changes:
-        _address("accessIPv4", changes["access_ipv4"], version=4)
+        checked_address("accessIPv4", changes["access_ipv4"], version=4)
     if "access_ipv6" in changes:
-        _address("accessIPv6", changes["access_ipv6"], version=6)
+        checked_address("accessIPv6", changes["access_ipv6"], version=6)
     detailed = await cloud.servers.update(req.ctx, server_id, changes)
-    view = detail(Shown.of(detailed, req), with_admin_fields=_sees_admin_fields(cloud, req))
+    view = detail(Shown.of(detailed, req), with_admin_fields=sees_admin_fields(cloud, req))
     return Reply({"server": view})
 
 

@@ -1,27 +1,32 @@
 """``/auth`` of Identity v3: tokens and the catalogue."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from kilonova.api.http.errors import KEYSTONE_ERRORS
 from kilonova.api.http.routing import Api, Reply, Request
-from kilonova.cloud.accounts import LoginRequest, Wanted
 from kilonova.cloud.cloud import Cloud
+from kilonova.cloud.logins import LoginRequest, Wanted
+from kilonova.identity.passwords import MAX_LENGTH
 from kilonova.identity.service import Login
 from kilonova.model.errors import BadRequest, NotFound, Unauthorized
 
 api = Api("identity", root="/identity/v3", errors=KEYSTONE_ERRORS)
 
 
+Text = Annotated[str, Meta(max_length=255)]
+Secret = Annotated[str, Meta(max_length=MAX_LENGTH)]
+
+
 class Ref(Struct, forbid_unknown_fields=True, kw_only=True):
     """Something by its id, or by its name in a domain."""
 
-    id: str | None = None
-    name: str | None = None
+    id: Text | None = None
+    name: Text | None = None
     domain: "Ref | None" = None
-    password: str | None = None
+    password: Secret | None = None
 
 
 class PasswordMethod(Struct, kw_only=True):
@@ -33,22 +38,22 @@ class PasswordMethod(Struct, kw_only=True):
 class TokenMethod(Struct, kw_only=True):
     """By a token that one has."""
 
-    id: str
+    id: Secret
 
 
 class CredentialMethod(Struct, kw_only=True):
     """By application credential."""
 
-    id: str | None = None
-    name: str | None = None
-    secret: str
+    id: Text | None = None
+    name: Text | None = None
+    secret: Secret
     user: Ref | None = None
 
 
 class Methods(Struct, kw_only=True):
     """How somebody proves who they are."""
 
-    methods: list[str]
+    methods: Annotated[list[Text], Meta(max_length=16)]
     password: PasswordMethod | None = None
     token: TokenMethod | None = None
     application_credential: CredentialMethod | None = None
@@ -83,7 +88,7 @@ def _token_view(req: Request, login: Login, *, with_catalog: bool = True) -> dic
             "domain": {"id": login.user_domain["id"], "name": login.user_domain["name"]},
             "password_expires_at": None,
         },
-        "audit_ids": [body.audit_id],
+        "audit_ids": [body.audit_id, body.parent_id] if body.parent_id else [body.audit_id],
         "expires_at": _stamp(body.expires_at),
         "issued_at": _stamp(body.issued_at),
     }
@@ -98,6 +103,13 @@ def _token_view(req: Request, login: Login, *, with_catalog: bool = True) -> dic
         view["domain"] = {"id": login.domain["id"], "name": login.domain["name"]}
     elif body.scope == "system":
         view["system"] = {"all": True}
+    if login.credential is not None:
+        given = login.credential
+        view["application_credential"] = {
+            "id": given["id"],
+            "name": given["name"],
+            "restricted": not given["unrestricted"],
+        }
     if body.scope:
         view["roles"] = [{"id": role["id"], "name": role["name"]} for role in login.roles]
         if with_catalog:
@@ -169,7 +181,7 @@ def _request(body: AuthBody) -> LoginRequest:
         if given.id is None and (given.name is None or given.user is None):
             raise BadRequest("An application credential is named by its id, or by its name and its user.")
         credential = Wanted(id=given.id, name=given.name)
-        user = _wanted(given.user) if given.id is None else None
+        user = _wanted(given.user) if given.id is None else Wanted()
         return LoginRequest(credential=credential, secret=given.secret, user=user)
     if "password" in identity.methods and identity.password is not None:
         who = identity.password.user
@@ -199,7 +211,7 @@ def _scope(scope: Scope | str | None) -> tuple[str, Wanted]:
 @api.route("POST", "/auth/tokens", public=True, body_key="auth", status=201)
 async def issue_token(cloud: Cloud, req: Request, body: AuthBody) -> Reply:
     """Log in."""
-    token, login = await cloud.accounts.login(_request(body), req.ctx.source_address)
+    token, login = await cloud.logins.login(_request(body), req.ctx.source_address)
     view = _token_view(req, login, with_catalog="nocatalog" not in dict(req.params))
     return Reply({"token": view}, {"X-Subject-Token": token, "Vary": "X-Auth-Token"})
 
@@ -225,10 +237,10 @@ async def check_token(cloud: Cloud, req: Request) -> Reply:
 @api.route("DELETE", "/auth/tokens", status=204)
 async def revoke_token(cloud: Cloud, req: Request) -> Reply:
     """A token is good no more."""
-    subject, login = await _subject(cloud, req)
+    _, login = await _subject(cloud, req)
     if login.user["id"] != req.ctx.user_id:
-        cloud.parts.policy.authorize(req.ctx, "identity:validate_token")
-    await cloud.identity.revoke(subject)
+        cloud.parts.policy.authorize(req.ctx, "identity:revoke_token")
+    await cloud.identity.revoke(login)
     return Reply()
 
 

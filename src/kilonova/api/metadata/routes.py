@@ -1,5 +1,6 @@
 """Metadata in the OpenStack and the EC2 form. A host's proxy says, signed, which server asks."""
 
+import base64
 import hashlib
 import hmac
 from typing import Any
@@ -9,7 +10,14 @@ from kilonova.api.http.routing import Api, Reply, Request
 from kilonova.cloud.cloud import Cloud
 from kilonova.cloud.metadata import Told
 from kilonova.model.errors import Forbidden, NotFound
-from kilonova.model.metadata import EC2_VERSIONS, OPENSTACK_VERSIONS, ec2_tree, meta_data_json, network_data_json
+from kilonova.model.metadata import (
+    EC2_VERSIONS,
+    OPENSTACK_VERSIONS,
+    content_path,
+    ec2_tree,
+    meta_data_json,
+    network_data_json,
+)
 
 api = Api("metadata", root="/metadata", errors=TEXT_ERRORS)
 
@@ -33,6 +41,10 @@ async def tell(cloud: Cloud, req: Request, path: str) -> Reply:
 def _openstack(told: Told, parts: list[str]) -> Any:
     if not parts:
         return "\n".join(OPENSTACK_VERSIONS)
+    if parts[0] == "content":
+        contents = {content_path(number): file.contents for number, file in enumerate(told.facts.files)}
+        found = contents.get("/" + "/".join(parts))
+        return None if found is None else base64.b64decode(found)
     documents: dict[str, Any] = {
         "meta_data.json": meta_data_json(told.facts),
         "network_data.json": network_data_json(told.facts),

@@ -23,7 +23,7 @@ from kilonova.model.metadata import InstanceFacts
 from kilonova.model.network_plans import PortPlan
 from kilonova.model.numa import GuestTopology, MalformedTopology, guest_topology
 from kilonova.model.pci import MalformedAlias, requests_of_flavor
-from kilonova.model.placing import named_by_hints, request_spec
+from kilonova.model.placing import named_by_hints, request_spec, spec_of_server
 from kilonova.model.request_spec import Choice, PciRequest, RequestSpec
 from kilonova.model.server import Decision, Fault, Server
 from kilonova.model.states import PowerState, TaskState, VMState
@@ -188,19 +188,27 @@ def _host(run: Run[Hands]) -> str:
 
 
 async def spawn(run: Run[Hands]) -> None:
+    await run_guest(run, _host(run))
+
+
+async def run_guest(run: Run[Hands], host: str, *, replaces: bool = False, power_on: bool = True) -> None:
+    """Have the server's guest made on `host` as its rows say; with `replaces`, in place of an earlier build's."""
     server, told, plans, held, host_cells = await run.services.store.read(_guest_rows, run.subject)
     image = await run.services.image_ref(server.image_id) if server.image_id else None
-    topology = guest_topology(_alone(server)) if held.cells else None
+    topology = guest_topology(spec_of_server(server)) if held.cells else None
     spec = guest_spec(
         server,
         image=image,
         ports=plans,
         facts=told,
         admin_password=run.payload.get("admin_password", ""),
+        power_on=power_on,
         cells=_cells(topology, held, host_cells) if topology else (),
         pci_devices=held.devices,
+        build=run.task_id,
+        replaces=replaces,
     )
-    await run.services.compute(_host(run)).spawn(spec, epoch=run.epoch)
+    await run.services.compute(host).spawn(spec, epoch=run.epoch)
 
 
 def _cells(topology: GuestTopology, held: Held, host_cells: tuple[NumaCell, ...]) -> tuple[CellPlan, ...]:
@@ -214,18 +222,6 @@ def _guest_rows(tx: Tx, server_id: str) -> tuple[Server, InstanceFacts, list[Por
     server, told = facts.of_server(tx, server_id)
     held, cells = devices.held_by(tx, server_id)
     return server, told, ports.plans_for_server(tx, server_id)[1], held, cells
-
-
-def _alone(server: Server) -> RequestSpec:
-    """What the server asks for, by itself."""
-    return request_spec(
-        [server.id],
-        project_id=server.project_id,
-        user_id=server.user_id,
-        flavor=server.flavor,
-        image_id=server.image_id,
-        order=server.order,
-    )
 
 
 async def destroy(run: Run[Hands]) -> None:

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from kilonova.model.aggregate import Aggregate
 from kilonova.model.errors import AlreadyExists, NotFound
 from kilonova.model.host import AggregateState
-from kilonova.store.tables.flavors import aggregate_hosts, aggregates, versions
+from kilonova.store.queries import versions
+from kilonova.store.tables.flavors import aggregate_hosts, aggregates
 from kilonova.store.tables.servers import servers
 from kilonova.store.transactions import Tx, insert_if_absent, select_rows
 
@@ -18,15 +19,12 @@ _VERSION = "aggregates"
 
 def version(tx: Tx) -> int:
     """Grows with every change of any aggregate."""
-    value = tx.execute(sa.select(versions.c.value).where(versions.c.name == _VERSION)).scalar()
-    return int(value or 0)
+    return versions.value(tx, _VERSION)
 
 
 def changed(tx: Tx) -> None:
     """Tell schedulers that something changed. Called in the transaction that changes it."""
-    bump = sa.update(versions).where(versions.c.name == _VERSION).values(value=versions.c.value + 1)
-    if tx.execute(bump).rowcount == 0 and not insert_if_absent(tx, versions, {"name": _VERSION, "value": 1}):
-        tx.execute(bump)
+    versions.bump(tx, _VERSION)
 
 
 def states(tx: Tx) -> tuple[int, list[AggregateState]]:

@@ -1,4 +1,4 @@
-"""Users, projects, domains, roles, who has which role where, and what has been revoked."""
+"""Users, groups, projects, domains, roles, who has which role where, what has been revoked, and failed logins."""
 
 import sqlalchemy as sa
 
@@ -51,6 +51,30 @@ role_assignments = sa.Table(
     sa.Column("scope_id", sa.String(64), primary_key=True),
     sa.Column("role_id", sa.String(64), primary_key=True),
 )
+groups = sa.Table(
+    "identity_groups",
+    GLOBAL,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("domain_id", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("description", sa.Text, nullable=False, default=""),
+    sa.UniqueConstraint("domain_id", "name", name="identity_groups_name"),
+)
+group_members = sa.Table(
+    "identity_group_members",
+    GLOBAL,
+    sa.Column("group_id", sa.String(64), primary_key=True),
+    sa.Column("user_id", sa.String(64), primary_key=True),
+    sa.Index("identity_group_members_user", "user_id"),
+)
+group_assignments = sa.Table(
+    "group_role_assignments",
+    GLOBAL,
+    sa.Column("group_id", sa.String(64), primary_key=True),
+    sa.Column("scope", sa.String(16), primary_key=True),
+    sa.Column("scope_id", sa.String(64), primary_key=True),
+    sa.Column("role_id", sa.String(64), primary_key=True),
+)
 application_credentials = sa.Table(
     "application_credentials",
     GLOBAL,
@@ -70,4 +94,12 @@ revocations = sa.Table(
     GLOBAL,
     sa.Column("audit_id", sa.String(64), primary_key=True),
     sa.Column("expires_at", Timestamp, nullable=False),
+)
+failed_logins = sa.Table(
+    "failed_logins",
+    GLOBAL,
+    sa.Column("key", sa.String(64), primary_key=True, comment="hash of who was tried from where; never the name"),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("since", Timestamp, nullable=False, comment="of the first of them"),
+    sa.Index("failed_logins_since", "since"),
 )

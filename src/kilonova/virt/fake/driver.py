@@ -127,6 +127,10 @@ class FakeDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
     async def spawn(self, spec: GuestSpec) -> None:
         server_id = spec.server_id
         before = self._guests.get(server_id)
+        if before is not None and spec.replaces and before.build != spec.build:
+            self._prove_image()
+            self._drop(server_id)
+            before = None
         if before is not None and before.power_state is not PowerState.NOSTATE:
             if spec.power_on and before.power_state is not PowerState.RUNNING:
                 await self.power_on(server_id)
@@ -140,6 +144,7 @@ class FakeDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
             memory_mib=spec.memory_mib,
             root_gib=spec.root_gib,
             image_id=spec.image.id if spec.image else "",
+            build=spec.build,
         )
         try:
             if self._options.spawn_delay_s:
@@ -192,6 +197,11 @@ class FakeDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
         return [f"guest:{guest.name}" for guest in self._guests.values()]
 
     # ---- inside ---------------------------------------------------------------------------------------------
+
+    def _prove_image(self) -> None:
+        """The image of a guest that replaces another is looked at first: `fail_next("image", …)`."""
+        if self._faults is not None and self._faults.get("image"):
+            raise self._faults["image"].pop(0)
 
     def _check_fits(self, spec: GuestSpec) -> None:
         options, half_made = self._options, self._guests.get(spec.server_id)

@@ -25,6 +25,7 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     boots: int = 0
     """How often it was switched on or restarted."""
     image_id: str = ""
+    build: str = ""
     gone: bool = False
 
 

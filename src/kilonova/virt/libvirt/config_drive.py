@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kilonova.model.errors import HypervisorUnavailable
 from kilonova.model.guest import GuestSpec
+from kilonova.model.metadata import content_path
 
 
 def make(spec: GuestSpec, path: Path) -> None:
@@ -25,6 +26,10 @@ def make(spec: GuestSpec, path: Path) -> None:
         (latest / "meta_data.json").write_text(json.dumps(spec.meta_data))
         (latest / "network_data.json").write_text(json.dumps(spec.network_data))
         (ec2 / "meta-data.json").write_text(json.dumps({"instance-id": spec.server_id, "hostname": spec.hostname}))
+        for number, file in enumerate(spec.files):
+            contents = root / "openstack" / content_path(number).lstrip("/")
+            contents.parent.mkdir(exist_ok=True)
+            contents.write_bytes(base64.b64decode(file.contents))
         if spec.user_data:
             data = base64.b64decode(spec.user_data)
             (latest / "user_data").write_bytes(data)
@@ -37,4 +42,4 @@ def make(spec: GuestSpec, path: Path) -> None:
             raise HypervisorUnavailable(f"genisoimage cannot make the config drive: {error}.") from None
         if done.returncode != 0:
             raise HypervisorUnavailable(f"genisoimage cannot make the config drive: {done.stderr.strip()[:300]}")
-    path.chmod(0o644)
+    path.chmod(0o600)  # libvirt gives it to the user that QEMU runs as; it may hold a password

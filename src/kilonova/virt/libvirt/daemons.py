@@ -4,13 +4,16 @@ They live in a mount namespace of their own, in which libvirt's fixed paths are 
 directory; so they do not meet a libvirt of the machine, and nobody's domains are seen. They outlive this
 process, and with them the guests. QEMU's capabilities are cached by libvirt in /var/cache/libvirt, which is shared:
 probing takes many seconds, and its result depends on the machine alone.
+
+QEMU lives in that namespace too, as a user of its own. There, images that several guests share cannot be written, and
+``/dev/kvm`` is what has been found about it: a device that QEMU's user can open, or nothing.
 """
 
-import contextlib
 import os
 import pwd
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -22,22 +25,28 @@ log = get_logger(__name__)
 
 _MOUNTS = {"run": "/run/libvirt", "lib": "/var/lib/libvirt", "etc": "/etc/libvirt", "log": "/var/log/libvirt"}
 _START_S = 30.0
+_KVM = Path("/dev/kvm")
 
 
 class Daemons:
     """virtlogd and libvirtd of one host."""
 
-    def __init__(self, directory: Path, host_uuid: str) -> None:
+    def __init__(self, directory: Path, host_uuid: str, *, images: Path | None = None) -> None:
+        """`images`: a directory of disk images that guests read and must not change."""
         self._directory = directory
         self._host_uuid = host_uuid
+        self._images = images
 
     @property
     def uri(self) -> str:
         """Where libvirt clients connect."""
         return f"qemu+unix:///system?socket={self._directory / 'run' / 'libvirt-sock'}"
 
-    def ensure(self) -> None:
+    def ensure(self, *, kvm: bool) -> None:
         """After it the daemons run; those of a former life of this agent are taken over.
+
+        Args:
+            kvm: whether guests shall have it.
 
         Raises:
             HypervisorUnavailable
@@ -47,10 +56,17 @@ class Daemons:
             raise HypervisorUnavailable(f"{', '.join(missing)} not found: install libvirt-daemon and util-linux.")
         if self._pid("libvirtd") is not None and self._pid("virtlogd") is not None:
             return
-        self._prepare()
+        user, why = qemu_user(self._directory)
+        if why:
+            log.warning("QEMU runs as root", why=why)
+        self._prepare(user)
         script = ["set -e", "mount --make-rprivate /"]
         for name, target in _MOUNTS.items():
             script += [f"mkdir -p {target}", f"mount --bind '{self._directory / name}' {target}"]
+        if self._images is not None:
+            self._images.mkdir(mode=0o755, parents=True, exist_ok=True)
+            script += _read_only(self._images, self._images)
+        script += self._device(user, kvm=kvm)
         if self._pid("virtlogd") is None:
             script.append(f"virtlogd -d -p '{self._directory / 'virtlogd.pid'}'")
         script.append(f"libvirtd -d --pid-file '{self._directory / 'libvirtd.pid'}'")
@@ -83,7 +99,25 @@ class Daemons:
                     break
                 time.sleep(0.05)
 
-    def _prepare(self) -> None:
+    def _device(self, user: str, *, kvm: bool) -> list[str]:
+        """Commands that make ``/dev/kvm`` what QEMU's `user` may know of it.
+
+        libvirt believes what it has learnt about QEMU only if QEMU's user sees the same device as when it was learnt.
+        So what is not used is not there: a file that nobody can open for writing, not even root.
+        """
+        if not _KVM.exists():
+            return []
+        if not kvm:
+            nothing = self._directory / "no-kvm"
+            nothing.touch(mode=0o400)
+            return _read_only(nothing, _KVM)
+        if user == "root" or _can_open(user, _KVM):
+            return []
+        own, device = self._directory / "kvm", _KVM.stat().st_rdev
+        make = f"mknod '{own}' c {os.major(device)} {os.minor(device)}"
+        return [f"rm -f '{own}'", make, f"chown {user} '{own}'", f"chmod 600 '{own}'", f"mount --bind '{own}' {_KVM}"]
+
+    def _prepare(self, user: str) -> None:
         for name in _MOUNTS:
             (self._directory / name).mkdir(parents=True, exist_ok=True)
             (self._directory / name).chmod(0o755)
@@ -96,7 +130,7 @@ class Daemons:
             own_log % "virtlogd" + "max_size=1048576\nmax_backups=2\n"
         )
         (self._directory / "etc" / "qemu.conf").write_text(
-            f'user="{_qemu_user()}"\ngroup="{_qemu_user()}"\n'
+            f'user="{user}"\ngroup="{user}"\n'
             'security_driver="none"\ncgroup_controllers=[]\nnamespaces=[]\nremember_owner=0\nvnc_listen="127.0.0.1"\n'
         )
 
@@ -109,22 +143,24 @@ class Daemons:
         return pid if str(self._directory).encode() in command else None
 
 
-def _qemu_user() -> str:
-    """Who QEMU runs as: Debian's user for it, unless that one cannot open a ``/dev/kvm`` that is there.
-
-    Then libvirt takes its cached capabilities for stale at every start of a guest, and probes for minutes.
-    """
-    with contextlib.suppress(KeyError, OSError):
-        account = pwd.getpwnam("libvirt-qemu")
-        device = Path("/dev/kvm").stat()
-        in_group = device.st_gid in os.getgrouplist(account.pw_name, account.pw_gid)
-        if device.st_mode & 0o006 == 0o006 or (in_group and device.st_mode & 0o060 == 0o060):
-            return account.pw_name
-        return "root"
-    return "libvirt-qemu" if _has_user("libvirt-qemu") else "root"
+def _read_only(what: Path, where: Path) -> list[str]:
+    """Commands that put `what` at `where`, not to be changed."""
+    return [f"mount --bind '{what}' '{where}'", f"mount -o remount,bind,ro '{where}'"]
 
 
-def _has_user(name: str) -> bool:
-    with contextlib.suppress(KeyError):
-        return bool(pwd.getpwnam(name))
-    return False
+def qemu_user(directory: Path) -> tuple[str, str]:
+    """Who QEMU runs as, and if that is root, why: its own user is missing or cannot reach `directory`."""
+    try:
+        pwd.getpwnam("libvirt-qemu")
+    except KeyError:
+        return "root", "there is no user libvirt-qemu, which libvirt-daemon-system makes"
+    for parent in (directory, *directory.parents):
+        if parent.exists() and not parent.stat().st_mode & stat.S_IXOTH:
+            return "root", f"its own user cannot pass {parent}: keep the state elsewhere, or chmod o+x"
+    return "libvirt-qemu", ""
+
+
+def _can_open(user: str, device: Path) -> bool:
+    account, found = pwd.getpwnam(user), device.stat()
+    in_group = found.st_gid in os.getgrouplist(account.pw_name, account.pw_gid)
+    return found.st_mode & 0o006 == 0o006 or (in_group and found.st_mode & 0o060 == 0o060)

@@ -39,6 +39,7 @@ def domain_xml(spec: GuestSpec, directory: Path, machine: Machine) -> str:
     mark.set("memory_mib", str(spec.memory_mib))
     mark.set("root_gib", str(spec.root_gib))
     mark.set("image", spec.image.id if spec.image else "")
+    mark.set("build", spec.build)
     _text(domain, "memory", str(spec.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(spec.vcpus), placement="static")
     _placement(domain, spec)

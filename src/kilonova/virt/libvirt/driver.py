@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +31,10 @@ from kilonova.model.guest import GuestSpec, GuestState
 from kilonova.model.host import HostReport
 from kilonova.model.states import PowerState
 from kilonova.virt.driver import ConsoleLog, ImageSource, ImageUse, Remains, VirtDriver, capabilities
-from kilonova.virt.libvirt import config_drive, host_xml, kvm_probe
+from kilonova.virt.libvirt import config_drive, host_pci, host_xml, kvm_probe
 from kilonova.virt.libvirt.daemons import Daemons
 from kilonova.virt.libvirt.domain_xml import NAMESPACE, Machine, domain_xml
+from kilonova.virt.libvirt.host_pci import DeviceSpec
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -101,12 +102,15 @@ class LibvirtDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
         clock: Clock,
         *,
         owner: str,
+        devices: Sequence[DeviceSpec] = (),
     ) -> None:
         """
         Args:
             directory: this host's own, below the state directory.
             owner: a uuid that marks this host's domains.
+            devices: PCI devices that guests may have.
         """
+        self._devices = devices
         self._host = host
         self._directory = directory
         self._instances = directory / "instances"
@@ -114,7 +118,8 @@ class LibvirtDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
         self._images = images
         self._clock = clock
         self._owner = owner
-        self._daemons = None if options.connection_uri else Daemons(directory / "libvirt", owner)
+        own = Daemons(directory / "libvirt", owner, images=directory / "image-cache")
+        self._daemons = None if options.connection_uri else own
         self._threads = ThreadPoolExecutor(max_workers=6, thread_name_prefix="libvirt")
         self._connection: Any = None
         self._boots = asyncio.Semaphore(options.max_concurrent_boots)
@@ -177,7 +182,7 @@ class LibvirtDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
         if connection is not None and connection.isAlive():
             return connection
         if self._daemons is not None:
-            self._daemons.ensure()
+            self._daemons.ensure(kvm=self._machine.virt_type == "kvm")
         uri = self._options.connection_uri or (self._daemons.uri if self._daemons else "")
         self._connection = libvirt.open(uri)
         return self._connection
@@ -208,6 +213,7 @@ class LibvirtDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
             uptime=_uptime(),
             roles=tuple(sorted(capabilities(self))),
             numa=host_xml.numa_cells(capable),
+            pci=await self._in_thread(lambda: host_pci.devices(self._devices)),
         )
 
     async def list_guests(self) -> Mapping[str, GuestState]:
@@ -256,39 +262,46 @@ class LibvirtDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
         async with self._boots:
             if await self._call(lambda connection: self._is_there(connection, spec)):
                 return
-            self._making[spec.server_id] = spec.image.id if spec.image else ""
+            if spec.image is None:
+                raise GuestRejected("This driver starts guests from images only.")
+            self._making[spec.server_id] = spec.image.id
             try:
-                await self._make_disks(spec)
-                xml = domain_xml(spec, self._instances / spec.server_id, self._machine)
-                await self._call(lambda connection: self._define_and_start(connection, spec, xml))
-            except BaseException as error:
-                log.info("guest is not made; its remains are removed", server=spec.server_id, cause=str(error)[:200])
-                with contextlib.suppress(Exception):
-                    await asyncio.shield(self.destroy(spec.server_id))
-                raise
+                await self._make(spec, await self._images.path_of(spec.image))
             finally:
                 del self._making[spec.server_id]
+
+    async def _make(self, spec: GuestSpec, base: str) -> None:
+        # A guest of an earlier build, and disks that a killed process left half-made, make room.
+        await self.destroy(spec.server_id)
+        try:
+            await self._make_disks(spec, base)
+            xml = domain_xml(spec, self._instances / spec.server_id, self._machine)
+            await self._call(lambda connection: self._define_and_start(connection, spec, xml))
+        except BaseException as error:
+            log.info("guest is not made; its remains are removed", server=spec.server_id, cause=str(error)[:200])
+            with contextlib.suppress(Exception):
+                await asyncio.shield(self.destroy(spec.server_id))
+            raise
 
     def _is_there(self, connection: Any, spec: GuestSpec) -> bool:
         """Whether the guest was made before; then it runs, if it shall. Its disks may hold data, and stay."""
         domain = self._find(connection, spec.server_id)
-        if domain is None:
+        if domain is None or (spec.replaces and self._build_of(domain) != spec.build):
             return False
         if not domain.isActive() and spec.power_on:
             domain.create()
         return True
 
-    async def _make_disks(self, spec: GuestSpec) -> None:
-        if spec.image is None:
-            raise GuestRejected("This driver starts guests from images only.")
+    def _build_of(self, domain: Any) -> str:
+        mark = self._mark(domain)
+        return "" if mark is None else mark.get("build", "")
+
+    async def _make_disks(self, spec: GuestSpec, base: str) -> None:
         self._check_fits(spec)
-        base = await self._images.path_of(spec.image)
         directory = self._instances / spec.server_id
         directory.mkdir(exist_ok=True)
         directory.chmod(0o755)
-        overlay = directory / "disk.qcow2"
-        if not overlay.exists():
-            await self._in_thread(lambda: _overlay(base, spec, overlay))
+        await self._in_thread(lambda: _overlay(base, spec, directory / "disk.qcow2"))
         if spec.config_drive:
             await self._in_thread(lambda: config_drive.make(spec, directory / "config.iso"))
 
@@ -427,6 +440,7 @@ def _overlay(base: str, spec: GuestSpec, path: Path) -> None:
     if done.returncode != 0:
         draft.unlink(missing_ok=True)
         raise GuestRejected(f"qemu-img cannot make the disk: {done.stderr.strip()[:300]}")
+    draft.chmod(0o600)  # libvirt gives it to the user that QEMU runs as
     draft.replace(path)
 
 

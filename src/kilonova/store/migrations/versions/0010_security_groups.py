@@ -9,7 +9,7 @@ from kilonova.model.security_group import default_id, default_rules
 from kilonova.store.tables.base import Timestamp, Uuid
 
 revision = "0010"
-down_revision = "0008"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,207 @@
+"""What must be true of a cloud: at every moment, and once it is at rest. Pure: books and guests in, violations out.
+
+Each rule has a name, and a kind of harm: a server that is *stuck*, something *leaked* (held by nobody who
+needs it), *doubled* (held twice), *lost* (needed, and not there), or a state that the table of states does not have
+(*odd*).
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from kilonova.model.guest import GuestState
+from kilonova.model.states import PowerState, VMState
+from kilonova.store.queries.invariants import Books, ServerRow
+
+Harm = Literal["stuck", "leaked", "doubled", "lost", "odd"]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A rule that is broken, and by what."""
+
+    harm: Harm
+    rule: str
+    what: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.harm}: {self.rule}: {self.what}: {self.text}"
+
+
+Violations = Iterator[Violation]
+
+AT_REST: Final = {VMState.ACTIVE: PowerState.RUNNING, VMState.STOPPED: PowerState.SHUTDOWN}
+"""What the hypervisor shows of servers at rest."""
+
+
+def always(books: Books) -> list[Violation]:
+    """What must be true after every transaction."""
+    return [*_tasks(books), *_claims(books), *_totals(books), *_quota(books), *_ports(books)]
+
+
+def at_rest(
+    books: Books, guests: Mapping[str, Mapping[str, GuestState]], *, gone: Collection[str] = ()
+) -> list[Violation]:
+    """What must be true besides when nothing is asked, nothing breaks and some time has passed.
+
+    Args:
+        guests: host to what its hypervisor shows, of the hosts that can be seen.
+        gone: hosts that will not come back: nothing is said of what was on them.
+    """
+    return [*_rest(books), *_guests(books, guests, gone), *_guests_twice(guests)]
+
+
+# ---- at every moment ------------------------------------------------------------------------------------------
+
+
+def _tasks(books: Books) -> Violations:
+    for server in books.servers.values():
+        live = books.live_tasks.get(server.id, ())
+        is_moving = server.task_state is not None or server.vm_state is VMState.BUILDING
+        if is_moving and not live:
+            state = f"{server.vm_state}/{server.task_state or '-'}"
+            yield Violation("stuck", "what is not at rest has a live task", server.id, f"{state}, and no task")
+        if not is_moving and live:
+            yield Violation("odd", "what is at rest has no live task", server.id, f"{server.vm_state}, {live}")
+        if server.vm_state is VMState.BUILDING and server.task_state is None:
+            yield Violation("stuck", "a server that is built has a task state", server.id, "building, and none")
+    for subject, live in books.live_tasks.items():
+        if len(live) > 1:
+            yield Violation("doubled", "at most one live task", subject, f"{live}")
+        if books.subjects.get(subject) != live[0][0]:
+            yield Violation("stuck", "a live task holds its subject", subject, f"{live[0]}")
+        if subject in books.deleted:
+            yield Violation("leaked", "what is deleted has no live task", subject, f"{live}")
+    for subject, task in books.subjects.items():
+        if subject not in books.live_tasks:
+            yield Violation("stuck", "a subject is held by a live task", subject, task)
+
+
+def _claims(books: Books) -> Violations:
+    for server in books.servers.values():
+        held = books.held.get(server.id, {})
+        if len(held) > 1:
+            yield Violation("doubled", "a claim is on one host", server.id, ", ".join(sorted(held)))
+        if server.host is None and held:
+            yield Violation("leaked", "a server without a host holds nothing", server.id, ", ".join(sorted(held)))
+        if server.host is not None and dict(held.get(server.host, {})) != dict(server.needs):
+            text = f"on {server.host}: {dict(held.get(server.host, {}))}, needed {dict(server.needs)}"
+            yield Violation("lost", "a server holds what it needs on its host", server.id, text)
+    for server_id, held in books.held.items():
+        if server_id not in books.servers:
+            yield Violation("leaked", "a deleted server holds nothing", server_id, ", ".join(sorted(held)))
+
+
+def _totals(books: Books) -> Violations:
+    total: Counter[tuple[str, str]] = Counter()
+    for held in books.held.values():
+        for host, amounts in held.items():
+            for resource_class, amount in amounts.items():
+                total[host, resource_class] += amount
+    for (host, resource_class), (used, most) in books.used.items():
+        claimed = total.get((host, resource_class), 0)
+        what = f"{resource_class} of {host}"
+        if used != claimed:
+            yield Violation(
+                "leaked" if used > claimed else "doubled", "used is the sum of the claims", what, f"{used}, {claimed}"
+            )
+        if used > most:
+            yield Violation("doubled", "no more is claimed than there is", what, f"{used} of {most:g}")
+
+
+def _quota(books: Books) -> Violations:
+    wanted: Counter[tuple[str, str]] = Counter()
+    for server in books.servers.values():
+        for resource, amount in server.quota.items():
+            wanted[server.project_id, resource] += amount
+    for project_id, count in books.ports_of.items():
+        wanted[project_id, "port"] += count
+    for owner, resource in sorted({*wanted, *(key for key in books.quota if key[1] in _COUNTED)}):
+        used, needed = books.quota.get((owner, resource), 0), wanted[owner, resource]
+        if used != needed:
+            harm: Harm = "leaked" if used > needed else "lost"
+            what = f"{resource} of {owner}"
+            yield Violation(harm, "quota in use is what there is", what, f"{used}, and there are {needed}")
+
+
+_COUNTED: Final = frozenset({"instances", "cores", "ram", "port"})
+
+
+def _ports(books: Books) -> Violations:
+    cards: Counter[str] = Counter()
+    for port in books.ports:
+        cards[port.server_id] += 1
+        server = books.servers.get(port.server_id)
+        if server is None:
+            yield Violation("leaked", "a port of a server has one", port.id, f"of {port.server_id}")
+        elif (server.host or "") != port.host:
+            yield Violation(
+                "odd", "a port is where its server is", port.id, f"on '{port.host}', not on '{server.host or ''}'"
+            )
+        if port.addresses == 0:
+            yield Violation("lost", "a port has an address", port.id, f"of {port.server_id}")
+    for server in books.servers.values():
+        if server.host is not None and cards[server.id] != server.cards:
+            yield Violation(
+                "lost" if cards[server.id] < server.cards else "doubled",
+                "a server has the ports that it asked for",
+                server.id,
+                f"{cards[server.id]} of {server.cards}",
+            )
+    for address in books.stray_addresses:
+        yield Violation("leaked", "an address is a port's", address, "no such port")
+
+
+# ---- at rest ---------------------------------------------------------------------------------------------------
+
+
+def _rest(books: Books) -> Violations:
+    for subject, live in books.live_tasks.items():
+        yield Violation("stuck", "every task ends", subject, f"{live}")
+    for server in books.servers.values():
+        if server.task_state is not None:
+            text = f"{server.vm_state}/{server.task_state}"
+            yield Violation("stuck", "every server comes to rest", server.id, text)
+        if server.vm_state is VMState.ERROR and server.id not in books.with_fault:
+            yield Violation("odd", "a server in error says why", server.id, "no fault is recorded")
+
+
+def _guests(books: Books, guests: Mapping[str, Mapping[str, GuestState]], gone: Collection[str]) -> Violations:
+    for host, shown in sorted(guests.items()):
+        for server_id, guest in sorted(shown.items()):
+            server = books.servers.get(server_id)
+            if server is None or server.host != host:
+                where = "deleted or never made" if server is None else f"on {server.host}"
+                text = f"the guest is on {host}, the server is {where}"
+                yield Violation("leaked", "a guest belongs where it is", server_id, text)
+            elif guest.power_state is PowerState.NOSTATE and server.vm_state is not VMState.ERROR:
+                yield Violation("leaked", "no guest is left half-made", server_id, f"on {host}")
+    for server in books.servers.values():
+        if server.host is None or server.host in gone or server.host not in guests:
+            if server.host is None and server.vm_state in AT_REST:
+                yield Violation("lost", "a server that runs has a host", server.id, server.vm_state)
+            continue
+        yield from _guest_of(server, guests[server.host].get(server.id))
+
+
+def _guest_of(server: ServerRow, guest: GuestState | None) -> Violations:
+    wanted = AT_REST.get(server.vm_state)
+    if wanted is None:  # in error: its guest may be there or not, what it holds counts
+        return
+    if guest is None:
+        yield Violation("lost", "a server at rest has its guest", server.id, f"{server.vm_state} on {server.host}")
+    elif guest.power_state is not wanted or server.power_state is not wanted:
+        text = f"{server.vm_state}, recorded {server.power_state.name}, the guest is {guest.power_state.name}"
+        yield Violation("odd", "a server is as its guest", server.id, text)
+
+
+def _guests_twice(guests: Mapping[str, Mapping[str, GuestState]]) -> Violations:
+    where: dict[str, list[str]] = {}
+    for host, shown in sorted(guests.items()):
+        for server_id in shown:
+            where.setdefault(server_id, []).append(host)
+    for server_id, found in sorted(where.items()):
+        if len(found) > 1:
+            yield Violation("doubled", "no guest is on two hosts", server_id, ", ".join(found))

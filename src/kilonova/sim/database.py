@@ -1,0 +1,124 @@
+"""The database of a simulation: the real store on SQLite in memory, as each service sees it from a distance.
+
+A transaction is begun some moments after it was asked for, and its answer takes some moments more; a service
+may be killed or give up in between. The database is not part of any service: what reached it happens.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from kilonova.model.errors import Unavailable
+from kilonova.sim.faults import Faults
+from kilonova.sim.history import History
+from kilonova.sim.loop import Life, SimulatedLoop
+from kilonova.store.engine import Store, TxFunction
+from kilonova.store.transactions import Tx
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class SimulatedDatabase:
+    """The one database of a run."""
+
+    def __init__(self, loop: SimulatedLoop, faults: Faults, history: History) -> None:
+        self.store = Store.open("sqlite://", inline=True)
+        self.store.create_all()
+        self.loop = loop
+        self.faults = faults
+        self.history = history
+        self.doom: Callable[[Life, float], None] = _nothing
+        """Kills a life in so many seconds."""
+        self.after_commit: list[Callable[[str], None]] = []
+        """Called after each transaction that wrote, with the name of its function."""
+
+    def connect(self, life: Life) -> "SimulatedStore":
+        """The store as `life` has it."""
+        return SimulatedStore(self, life)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.store.engine.dispose()
+
+
+def _nothing(life: Life, seconds: float) -> None:
+    """Nobody is killed."""
+
+
+class SimulatedStore(Store):
+    """One service's way to the database."""
+
+    def __init__(self, database: SimulatedDatabase, life: Life) -> None:
+        engine = database.store.engine
+        super().__init__(engine, engine, inline=True)
+        self._database = database
+        self._life = life
+
+    async def run(self, fn: TxFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        faults = self._database.faults
+        if faults.strikes("database.refuse"):
+            await asyncio.sleep(faults.between(0.01, 10))
+            raise Unavailable("The database is busy or cannot be reached: it was made so.")
+        result: T = await self._ask(fn, args, kwargs, reads=False)
+        if faults.strikes("database.unknown"):
+            await asyncio.sleep(faults.between(0.01, 10))
+            raise Unavailable("The database went away while it wrote: it is not known whether that was kept.")
+        return result
+
+    async def read(self, fn: TxFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        faults = self._database.faults
+        if faults.strikes("database.refuse"):
+            await asyncio.sleep(faults.between(0.01, 10))
+            raise Unavailable("The database is busy or cannot be reached: it was made so.")
+        result: T = await self._ask(fn, args, kwargs, reads=True)
+        return result
+
+    async def _ask(self, fn: Callable[..., Any], args: Any, kwargs: Any, *, reads: bool) -> Any:
+        loop, faults = self._database.loop, self._database.faults
+        context = contextvars.copy_context()
+        answer: asyncio.Future[Any] = loop.create_future()
+        way = faults.between(0.5, 8) if faults.strikes("database.slow") else faults.latency()
+
+        if not reads and faults.strikes("kill.at_write"):
+            # Before the transaction, after it and before its answer, or soon after that.
+            self._database.doom(self._life, faults.between(0, 3 * way))
+
+        def work(tx: Tx) -> Any:
+            return context.run(fn, tx, *args, **kwargs)
+
+        loop.later(way, self._begin, work, _name(fn), answer, reads)
+        return await answer
+
+    def _begin(self, work: Callable[[Tx], Any], name: str, answer: "asyncio.Future[Any]", reads: bool) -> None:
+        database = self._database
+        # Whoever asked is gone: its connection may break before the database hears of it, or after.
+        if (self._life.is_over or answer.done()) and (reads or not database.faults.strikes("database.late")):
+            return
+        error: Exception | None = None
+        result = None
+        try:
+            result = self._alone(work, begin="BEGIN" if reads else "BEGIN IMMEDIATE")
+        except Exception as raised:
+            error = raised
+        if not reads:
+            database.history.add("commit" if error is None else "rollback", name, "for", self._life.name)
+            if error is None:
+                for hook in database.after_commit:
+                    hook(name)
+        database.loop.later(database.faults.latency(), _answer, answer, result, error)
+
+
+def _answer(answer: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(result)
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    inner = getattr(fn, "func", fn)
+    return str(getattr(inner, "__qualname__", type(inner).__name__))

@@ -1,0 +1,152 @@
+"""A simulated host's hypervisor: the fake driver, living outside of its agent's process, with faults at every call."""
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import ContextVar
+from typing import Any
+
+from kilonova.base.ids import SeededIds
+from kilonova.model.errors import GuestRejected, HypervisorUnavailable
+from kilonova.model.guest import GuestSpec, GuestState
+from kilonova.model.states import PowerState
+from kilonova.sim.clock import SimulatedClock
+from kilonova.sim.faults import Faults, number_from
+from kilonova.sim.loop import SimulatedLoop, current_life
+from kilonova.virt.fake.driver import FakeDriver
+from kilonova.virt.fake.options import FakeOptions
+
+OPTIONS = FakeOptions(
+    vcpus=16,
+    memory_mib=32768,
+    disk_gib=500,
+    spawn_delay_s=2.0,
+    destroy_delay_s=0.5,
+    power_delay_s=1.0,
+    delay_shape="exponential",
+    keep_guests=False,
+)
+"""What simulated hosts are like: some thirty small servers fit."""
+
+
+class SimulatedHypervisor(FakeDriver):
+    """One host's. The agent's next life finds the guests that the last one left, half-made ones among them."""
+
+    def __init__(self, host: str, loop: SimulatedLoop, faults: Faults, *, seed: int) -> None:
+        ids = SeededIds(number_from(seed, "hypervisor", host))
+        super().__init__(host, OPTIONS, SimulatedClock(loop), ids)
+        self._troubles = faults
+        self._loop = loop
+        self.troubled: set[str] = set()
+        """Servers whose guest was hit by a fault: it may be otherwise than its record for a while."""
+        self._going_on: dict[asyncio.Task[None], None] = {}
+
+    def shown(self) -> dict[str, GuestState]:
+        """The guests there are, at once and without faults: for the checker."""
+        return {
+            server_id: GuestState(
+                server_id=server_id,
+                power_state=guest.power_state,
+                vcpus=guest.vcpus,
+                memory_mib=guest.memory_mib,
+                root_gib=guest.root_gib,
+            )
+            for server_id, guest in self._guests.items()
+        }
+
+    def image_of(self, server_id: str) -> str | None:
+        """What a guest's disk was made of."""
+        guest = self._guests.get(server_id)
+        return guest.image_id if guest else None
+
+    def lose_power(self) -> None:
+        """All guests are off at once, and nothing goes on; what was half-made stays so."""
+        for task in self._going_on:
+            task.cancel()
+        self._going_on.clear()
+        for server_id, guest in list(self._guests.items()):
+            if guest.power_state is PowerState.RUNNING:
+                self.lose(server_id, PowerState.SHUTDOWN)
+
+    def lose(self, server_id: str, power_state: PowerState | None = None) -> None:
+        super().lose(server_id, power_state)
+        self.troubled.add(server_id)
+
+    async def spawn(self, spec: GuestSpec) -> None:
+        await self._do(spec.server_id, super().spawn(spec))
+
+    async def destroy(self, server_id: str) -> None:
+        await self._do(server_id, super().destroy(server_id))
+        self._fail_after("destroy", server_id)
+
+    async def power_on(self, server_id: str) -> None:
+        await self._do(server_id, super().power_on(server_id))
+        self._fail_after("power_on", server_id)
+
+    async def power_off(self, server_id: str, *, grace_s: float = 0.0) -> None:
+        await self._do(server_id, super().power_off(server_id, grace_s=grace_s))
+        self._fail_after("power_off", server_id)
+
+    async def reboot(self, server_id: str, *, hard: bool, grace_s: float = 60.0) -> None:
+        await self._do(server_id, super().reboot(server_id, hard=hard, grace_s=grace_s))
+        self._fail_after("reboot", server_id)
+
+    async def _do(self, server_id: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do it; sometimes so that it goes on when the agent that asked for it is killed, as libvirt's work does."""
+        inside = _server.set(server_id)
+        try:
+            if self._troubles.strikes("driver.goes_on"):
+                await self._in_the_world(server_id, work)
+            else:
+                await work
+        finally:
+            _server.reset(inside)
+
+    async def _in_the_world(self, server_id: str, work: Coroutine[Any, Any, None]) -> None:
+        life = current_life()
+
+        async def outside() -> None:
+            _server.set(server_id)
+            await work
+
+        task = self._loop.world.start(outside(), name=f"hypervisor of {self._host}")
+        self._going_on[task] = None
+
+        def ended(_: "asyncio.Task[None]") -> None:
+            self._going_on.pop(task, None)
+            if life is not None and life.is_over:
+                self.troubled.add(server_id)
+
+        task.add_done_callback(ended)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+
+    def _strikes(self, kind: str) -> bool:
+        if not self._troubles.strikes(kind):
+            return False
+        if server_id := _server.get():
+            self.troubled.add(server_id)
+        return True
+
+    def _fail_after(self, operation: str, server_id: str) -> None:
+        if self._troubles.strikes("driver.fail_after"):
+            self.troubled.add(server_id)
+            raise HypervisorUnavailable(f"{operation} was done, but the hypervisor's answer was lost.")
+
+    async def _meet(self, operation: str, delay_s: float, failures: float) -> None:
+        faults = self._troubles
+        if self._strikes("driver.slow"):
+            await asyncio.sleep(faults.between(5, 300))
+        if self._strikes("driver.hang"):
+            await asyncio.sleep(faults.between(100, 700))
+        await super()._meet(operation, delay_s, failures)
+        if self._strikes("driver.fail"):
+            if operation == "spawn" and faults.one_of(2):
+                raise GuestRejected("The hypervisor refuses this guest: it was made so.")
+            raise HypervisorUnavailable(f"The hypervisor does not answer to {operation}: it was made so.")
+
+
+_server: ContextVar[str] = ContextVar("server_of_this_operation", default="")

@@ -1,0 +1,327 @@
+"""One simulated run, from an empty cloud to quiet, and what it showed."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import structlog
+
+from kilonova.base.config import Config
+from kilonova.base.ids import SeededIds
+from kilonova.cloud.networks import NetworkOptions, Networks
+from kilonova.cloud.parts import Parts
+from kilonova.cloud.policy import CloudPolicy, PolicyOptions
+from kilonova.conductor.invariants import AT_REST, Violation, always, at_rest
+from kilonova.model.flavor import Flavor
+from kilonova.model.image import Image, ImageStatus, Visibility
+from kilonova.model.states import VMState
+from kilonova.sim.broker import SimulatedBroker
+from kilonova.sim.clock import BEGIN, SimulatedClock
+from kilonova.sim.database import SimulatedDatabase
+from kilonova.sim.faults import Faults, chance_from, number_from
+from kilonova.sim.history import History
+from kilonova.sim.loop import Life, SimulatedLoop
+from kilonova.sim.machines import ApiMachine, ConductorMachine, HostMachine, Machine, SchedulerMachine, World
+from kilonova.sim.plan import Plan, Result
+from kilonova.sim.transitions import Watch
+from kilonova.sim.workload import FLAVORS, IMAGES, Users
+from kilonova.store.queries import flavors, images, quotas
+from kilonova.store.queries.invariants import Books, books, kinds_under_way, named_twice, subjects_that_failed
+from kilonova.store.transactions import Tx
+
+QUIET_WITHIN_S = 3600.0
+"""Simulated seconds of peace after which what is not at rest is stuck."""
+
+LOOK_S = 10.0
+"""Simulated seconds between two looks of the checker at a large cloud, and at any that is coming to rest."""
+
+SMALL = 12
+"""Servers up to which the checker looks after every transaction."""
+
+
+class _Silent:
+    def ring(self, topic: str) -> None:
+        """Nobody listens yet."""
+
+
+class Simulation:
+    """One run."""
+
+    def __init__(self, plan: Plan, *, show: Callable[[str], None] | None = None) -> None:
+        self.plan = plan
+        seed = plan.seed
+        self.loop = SimulatedLoop(chance_from(seed, "order"))
+        self.faults = Faults(seed, plan.faults, left_out=plan.left_out, load=max(1.0, plan.servers / (4 * SMALL)))
+        self.history = History(self.loop, show=show)
+        database = SimulatedDatabase(self.loop, self.faults, self.history)
+        self.clock = clock = SimulatedClock(self.loop)
+        self.world = World(
+            seed=seed,
+            loop=self.loop,
+            faults=self.faults,
+            history=self.history,
+            broker=SimulatedBroker(self.loop, self.faults),
+            database=database,
+            config=Config(),
+            policy=CloudPolicy.load(PolicyOptions(), clock=clock),
+        )
+        self.faults.is_on = True  # clocks are off from the beginning
+        self.conductors = [ConductorMachine(self.world, f"conductor-{n}") for n in range(1, plan.conductors + 1)]
+        self.schedulers = [SchedulerMachine(self.world, f"scheduler-{n}") for n in range(1, plan.schedulers + 1)]
+        self.apis = [ApiMachine(self.world, f"api-{n}") for n in range(1, plan.apis + 1)]
+        self.hosts = [HostMachine(self.world, f"host-{n:03d}") for n in range(1, plan.hosts + 1)]
+        self.faults.is_on = False
+        self.machines: list[Machine] = [*self.conductors, *self.schedulers, *self.apis, *self.hosts]
+        self.world.database.doom = self.world.broker.doom = self._doom
+        self.world.broker.agents = frozenset(host.name for host in self.hosts)
+        self._machine_of = {machine.name: machine for machine in self.machines}
+        self.kills = 0
+        self.kill_points: Counter[str] = Counter()
+        """Kind of task to the kills that happened while one was under way."""
+        self.quiet_after_s = 0.0
+        self._watch = Watch()
+        self._violations: dict[tuple[str, str], Violation] = {}
+        self.users = Users(
+            self.world, self.apis, servers=plan.servers, span_s=plan.span_s, users=max(1, min(100, plan.servers // 4))
+        )
+
+    def run(self) -> Result:
+        """From the beginning to the end."""
+        started = time.perf_counter()
+        with _logs_into(self.history):
+            try:
+                self.loop.run_until_complete(self._all())
+                return self._result(time.perf_counter() - started)
+            finally:
+                self.loop.close()
+                self.world.database.close()
+
+    async def _all(self) -> None:
+        await self._furnish()
+        is_small = self.plan.servers <= SMALL
+        if is_small:
+            self.world.database.after_commit.append(self._look_after)
+        for machine in self.machines:
+            machine.start()
+        await self._until(lambda: all(machine.is_up for machine in self.machines), within_s=600)
+        self.faults.is_on = True
+        self.loop.before_step = self._before_step
+        if not is_small:
+            self.loop.world.start(self._look_often(), name="look")
+        await self.users.work()
+        self.faults.is_on = False
+        self.history.add("peace")
+        await self._come_to_rest()
+
+    async def _until(self, is_so: Callable[[], bool], *, within_s: float) -> None:
+        end = self.loop.time() + within_s
+        while not is_so() and self.loop.time() < end:
+            await self.clock.sleep(1)
+
+    # ---- what goes wrong with machines ----------------------------------------------------------------------
+
+    def _before_step(self, life: Life) -> None:
+        machine = self._machine_of.get(life.machine)
+        if machine is None or not self.faults.is_on:
+            return
+        if self.faults.strikes(f"kill.{machine.role}"):
+            self._kill(machine)
+        elif isinstance(machine, HostMachine):
+            self._trouble_host(machine)
+
+    def _doom(self, life: Life, seconds: float) -> None:
+        """Kill this life in so many seconds."""
+        machine = self._machine_of.get(life.machine)
+        if machine is not None:
+            self.loop.later(seconds, lambda: None if life.is_over else self._kill(machine))
+
+    def _kill(self, machine: Machine) -> None:
+        self._end(machine)
+        self._come_back(machine, self.faults.between(0.5, 20))
+
+    def _end(self, machine: Machine) -> None:
+        self.kills += 1
+        self.kill_points.update(self.world.database.store.run_now(kinds_under_way) or ("nothing",))
+        machine.kill()
+
+    def _trouble_host(self, host: HostMachine) -> None:
+        faults = self.faults
+        if faults.strikes("hosts.lose_power"):
+            self._end(host)
+            host.hypervisor.lose_power()
+            self.history.add("lost power", host.name)
+            self._come_back(host, faults.between(20, 200))
+        elif faults.strikes("hosts.die") and 3 * sum(other.is_dead for other in self.hosts) < len(self.hosts):
+            self._end(host)
+            host.is_dead = True
+            self.history.add("died for good", host.name)
+        elif faults.strikes("hosts.lose_guest"):
+            there = sorted(host.hypervisor.shown())
+            if there:
+                lost = there[faults.one_of(len(there))]
+                host.hypervisor.lose(lost)
+                self.history.add("guest is gone", lost, "on", host.name)
+
+    def _come_back(self, machine: Machine, seconds: float) -> None:
+        self.loop.later(seconds, machine.start_again)
+
+    # ---- looking --------------------------------------------------------------------------------------------
+
+    def _look_after(self, transaction: str) -> None:
+        if transaction in _CHANGES_NOTHING:
+            return
+        books = self._books()
+        self._report([*always(books), *self._watch.look(books)])
+
+    async def _look_often(self) -> None:
+        while True:
+            await self.clock.sleep(LOOK_S)
+            self._report(always(self._books()))
+
+    def _books(self) -> Books:
+        return self.world.database.store.run_now(books)
+
+    def _report(self, found: Sequence[Violation]) -> None:
+        for violation in found:
+            if (violation.rule, violation.what) not in self._violations:
+                self.history.add("VIOLATION", violation)
+                self._violations[violation.rule, violation.what] = violation
+
+    async def _come_to_rest(self) -> None:
+        """Wait until nothing moves and all agrees; what does not agree after a long time is a violation."""
+        begin = self.loop.time()
+        calm = 0
+        found: list[Violation] = []
+        while calm < 2 and self.loop.time() < begin + QUIET_WITHIN_S:
+            await self.clock.sleep(LOOK_S)
+            found = self._not_at_rest()
+            calm = 0 if found else calm + 1
+        self.quiet_after_s = self.loop.time() - begin
+        self._report(found)
+        self.history.add("quiet after", round(self.quiet_after_s, 1))
+
+    def _not_at_rest(self) -> list[Violation]:
+        books = self._books()
+        gone = {host.name for host in self.hosts if host.is_dead}
+        guests = {host.name: host.hypervisor.shown() for host in self.hosts if not host.is_dead}
+        down = [machine.name for machine in self.machines if not (machine.is_up or machine.is_dead)]
+        found = [*always(books), *at_rest(books, guests, gone=gone), *self._promises(books)]
+        found += [Violation("stuck", "every service comes back", name, "it is not up") for name in down]
+        return found
+
+    def _promises(self, books: Books) -> list[Violation]:
+        """What users were promised and what did not come true."""
+        accepted = self.users.accepted
+        found = [
+            Violation("lost", "what was created is there", server_id, f"{request_id} was accepted")
+            for server_id, request_id in accepted.created.items()
+            if server_id not in books.servers and server_id not in books.deleted
+        ]
+        found += [
+            Violation("stuck", "what was deleted is gone, or says why not", server_id, f"{request_id} was accepted")
+            for server_id, request_id in accepted.deleted.items()
+            if server_id in books.servers and server_id not in books.with_fault
+        ]
+        found += [
+            Violation("odd", "a server has the disk of its image", server.id, f"of {image_id}, not {server.image_id}")
+            for server in books.servers.values()
+            if server.vm_state in AT_REST and server.id not in books.with_fault
+            for host in self.hosts
+            if host.name == server.host and not host.is_dead
+            if (image_id := host.hypervisor.image_of(server.id)) not in (None, server.image_id)
+        ]
+        run_now = self.world.database.store.run_now
+        known = run_now(subjects_that_failed).union(*(host.hypervisor.troubled for host in self.hosts))
+        found += [
+            Violation("odd", "nothing changes by itself", server_id, text)
+            for server_id, text in self._watch.by_itself.items()
+            if server_id not in known
+        ]
+        found += [
+            Violation("doubled", "one key makes one server", name, f"there are {many}")
+            for name, many in run_now(named_twice, "once-").items()
+        ]
+        return found
+
+    def _result(self, wall_s: float) -> Result:
+        books, plan = self._books(), self.plan
+        found = list(self._violations.values())
+        states = Counter(server.vm_state for server in books.servers.values())
+        harms = Counter(violation.harm for violation in found)
+        texts = [str(violation) for violation in found] + [f"odd: asyncio: {text}" for text in self.loop.complaints]
+        return Result(
+            seed=plan.seed,
+            hosts=plan.hosts,
+            servers=plan.servers,
+            faults=list(plan.faults),
+            events=self.history.events,
+            steps=self.loop.steps,
+            simulated_s=round(self.loop.time(), 3),
+            quiet_after_s=round(self.quiet_after_s, 3),
+            faults_drawn=self.faults.number,
+            kills=self.kills,
+            kill_points=dict(sorted(self.kill_points.items())),
+            messages_lost=self.world.broker.lost,
+            struck=dict(sorted(self.faults.struck.items())),
+            requests=len(self.users.accepted.requests),
+            servers_created=len(books.servers) + len(books.deleted),
+            servers_active=states[VMState.ACTIVE],
+            servers_deleted=len(books.deleted),
+            servers_error=states[VMState.ERROR],
+            stuck=harms["stuck"],
+            leaked=harms["leaked"],
+            doubled=harms["doubled"],
+            violations=texts[:50],
+            history_hash=self.history.hash,
+            wall_s=round(wall_s, 3),
+        )
+
+    async def _furnish(self) -> None:
+        store = self.world.database.store
+        parts = Parts(
+            store, self.world.policy, self.clock, SeededIds(number_from(self.plan.seed, "furniture")), _Silent()
+        )
+        await store.run(_furnish)
+        await Networks(parts, NetworkOptions(flat_cidr="10.20.0.0/16")).ensure_default("admin", [])
+
+
+_CHANGES_NOTHING = frozenset({"_write_heard", "Liveness._register", "renew", "_mark_silent"})
+"""Transactions that the checker need not look behind: they touch nothing that it reads."""
+
+
+def _furnish(tx: Tx) -> None:
+    quotas.set_limits(tx, "", {"instances": 100_000, "cores": 1_000_000, "ram": 10**9, "port": 100_000})
+    for name, vcpus, memory_mib, root_gib in FLAVORS:
+        flavors.insert(
+            tx, Flavor(id=name, name=name, vcpus=vcpus, memory_mib=memory_mib, root_gib=root_gib, created_at=BEGIN)
+        )
+    for image_id in IMAGES:
+        images.insert(
+            tx,
+            Image(
+                id=image_id,
+                name="simulated",
+                status=ImageStatus.ACTIVE,
+                visibility=Visibility.PUBLIC,
+                owner="admin",
+                disk_format="raw",
+                container_format="bare",
+                size=1024**3,
+                hash_algo="sha512",
+                hash_value="0" * 128,
+                created_at=BEGIN,
+                updated_at=BEGIN,
+            ),
+        )
+
+
+@contextmanager
+def _logs_into(history: History) -> Iterator[None]:
+    """Lines of services are events of the history while this is entered, and go nowhere else."""
+    before = structlog.get_config()
+    structlog.configure(processors=[history.take_log], cache_logger_on_first_use=False)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

@@ -1,0 +1,74 @@
+"""Whether servers change by the table of states: from one look of the checker to the next."""
+
+from typing import Final
+
+from kilonova.conductor.invariants import AT_REST, Violation
+from kilonova.model.states import RULES, TaskState, VMState
+from kilonova.store.queries.invariants import Books
+
+State = tuple[VMState, TaskState | None]
+
+_LATER: Final = {TaskState.REBUILD_SPAWNING: TaskState.REBUILDING}
+"""What follows on the beginning of an action, while it goes on."""
+
+_BUILD: Final = (TaskState.SCHEDULING, TaskState.NETWORKING, TaskState.SPAWNING)
+
+
+def is_allowed(before: State | None, after: State | None) -> bool:
+    """Whether one transaction may take a server from a state to another. None: it is not there."""
+    if before == after:
+        return True
+    if before is None:
+        return after == (VMState.BUILDING, TaskState.SCHEDULING)
+    if after is None:
+        return before[1] is TaskState.DELETING
+    (vm_state, task_state), (new_vm_state, new_task_state) = before, after
+    if new_task_state is not None and vm_state is new_vm_state:  # something begins, or a build goes on
+        if vm_state is VMState.BUILDING and task_state in _BUILD and new_task_state in _BUILD:
+            return True
+        if task_state is not None and _LATER.get(new_task_state) is task_state:
+            return True
+        return any(
+            rule.during is new_task_state and vm_state in rule.allowed and (task_state is None or rule.during_task)
+            for rule in RULES.values()
+        )
+    if new_task_state is not None:
+        return False
+    if task_state is None:  # the hypervisor was found otherwise than recorded
+        return vm_state in AT_REST and (new_vm_state in AT_REST or new_vm_state is VMState.ERROR)
+    if task_state in _BUILD:
+        return new_vm_state in (VMState.ACTIVE, VMState.ERROR)
+    if task_state is TaskState.DELETING:
+        return new_vm_state is VMState.ERROR
+    if task_state in (TaskState.REBUILDING, TaskState.REBUILD_SPAWNING) and new_vm_state in (*AT_REST, VMState.ERROR):
+        return True
+    return new_vm_state is vm_state or any(
+        rule.during is task_state and rule.to is new_vm_state for rule in RULES.values()
+    )
+
+
+class Watch:
+    """Remembers how servers were, to see how they became."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, State] = {}
+        self.by_itself: dict[str, str] = {}
+        """Server to a change of its state while nothing was done to it: its guest was found otherwise than recorded."""
+
+    def look(self, books: Books) -> list[Violation]:
+        """Transitions since the last look that the table does not have."""
+        now: dict[str, State] = {server.id: (server.vm_state, server.task_state) for server in books.servers.values()}
+        found = []
+        for server_id in sorted(now.keys() | self._before.keys()):
+            before, after = self._before.get(server_id), now.get(server_id)
+            if not is_allowed(before, after):
+                text = f"from {_shown(before)} to {_shown(after)}"
+                found.append(Violation("odd", "states change by the table", server_id, text))
+            elif before and after and before[0] is not after[0] and before[1] is None and after[1] is None:
+                self.by_itself.setdefault(server_id, f"from {_shown(before)} to {_shown(after)}")
+        self._before = now
+        return found
+
+
+def _shown(state: State | None) -> str:
+    return "nothing" if state is None else f"{state[0]}/{state[1] or '-'}"

@@ -1,0 +1,175 @@
+"""Everything that must agree, read at one moment: what the checker of invariants looks at. Reads all servers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.model.flavor import Flavor
+from kilonova.model.placing import request_spec
+from kilonova.model.server import ServerOrder
+from kilonova.model.states import PowerState, TaskState, VMState
+from kilonova.store.tables.hosts import allocations, hosts, inventories
+from kilonova.store.tables.networks import addresses, ports
+from kilonova.store.tables.quotas import quota_usages
+from kilonova.store.tables.servers import server_faults, servers
+from kilonova.store.tables.tasks import task_subjects, tasks
+from kilonova.store.transactions import Tx
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRow:
+    """A server that is not deleted."""
+
+    id: str
+    project_id: str
+    vm_state: VMState
+    task_state: TaskState | None
+    power_state: PowerState
+    host: str | None
+    image_id: str | None
+    needs: Mapping[str, int]
+    """Resource class to amount that its claim must hold."""
+    quota: Mapping[str, int]
+    cards: int
+    """Ports that it asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortRow:
+    """A port of a server."""
+
+    id: str
+    server_id: str
+    host: str
+    addresses: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Books:
+    """One snapshot."""
+
+    servers: Mapping[str, ServerRow]
+    deleted: frozenset[str]
+    live_tasks: Mapping[str, tuple[tuple[str, str], ...]]
+    """Subject to its live tasks: id and kind."""
+    subjects: Mapping[str, str]
+    """Subject to the task that it says it has."""
+    held: Mapping[str, Mapping[str, Mapping[str, int]]]
+    """Server to host to what it holds there."""
+    used: Mapping[tuple[str, str], tuple[int, float]]
+    """Host and resource class to what is used and the most that may be."""
+    quota: Mapping[tuple[str, str], int]
+    """Project and resource to what counts as used."""
+    ports: tuple[PortRow, ...]
+    """Those of servers."""
+    ports_of: Mapping[str, int]
+    """Project to the number of all of its ports."""
+    stray_addresses: tuple[str, ...]
+    """Addresses that are taken for a port that is not there."""
+    with_fault: frozenset[str]
+    """Servers that have been told why they went wrong."""
+
+
+_SERVERS = sa.select(
+    servers.c.id, servers.c.project_id, servers.c.vm_state, servers.c.task_state, servers.c.power_state,
+    servers.c.host, servers.c.image_id, servers.c.flavor, servers.c.request,
+).where(servers.c.deleted_at.is_(None))  # fmt: skip
+_DELETED = sa.select(servers.c.id).where(servers.c.deleted_at.is_not(None))
+_LIVE = sa.select(tasks.c.subject, tasks.c.id, tasks.c.kind).where(tasks.c.outcome.is_(None))
+_KINDS = sa.select(tasks.c.kind).where(tasks.c.outcome.is_(None)).distinct()
+_SUBJECTS = sa.select(task_subjects.c.subject, task_subjects.c.live_task).where(task_subjects.c.live_task.is_not(None))
+_HELD = sa.select(allocations.c.server_id, hosts.c.name, allocations.c.resource_class, allocations.c.used).join(
+    hosts, hosts.c.id == allocations.c.host_id, isouter=True
+)
+_USED = sa.select(
+    hosts.c.name, inventories.c.resource_class, inventories.c.used, inventories.c.total, inventories.c.reserved,
+    inventories.c.allocation_ratio,
+).join(hosts, hosts.c.id == inventories.c.host_id)  # fmt: skip
+_QUOTA = sa.select(quota_usages.c.owner, quota_usages.c.resource, quota_usages.c.used)
+_PORTS = (
+    sa.select(ports.c.id, ports.c.device_id, ports.c.host, sa.func.count(addresses.c.address).label("taken"))
+    .join(addresses, addresses.c.port_id == ports.c.id, isouter=True)
+    .where(ports.c.device_owner.like("compute:%"))
+    .group_by(ports.c.id, ports.c.device_id, ports.c.host)
+)
+_PORTS_OF = sa.select(ports.c.project_id, sa.func.count().label("count")).group_by(ports.c.project_id)
+_STRAY = (
+    sa.select(addresses.c.subnet_id, addresses.c.address)
+    .join(ports, ports.c.id == addresses.c.port_id, isouter=True)
+    .where(ports.c.id.is_(None))
+)
+_FAULTS = sa.select(server_faults.c.server_id).distinct()
+
+
+def books(tx: Tx) -> Books:
+    """All of it, of one snapshot."""
+    live: dict[str, tuple[tuple[str, str], ...]] = {}
+    for row in tx.execute(_LIVE):
+        live[row.subject] = (*live.get(row.subject, ()), (row.id, row.kind))
+    held: dict[str, dict[str, dict[str, int]]] = {}
+    for row in tx.execute(_HELD):
+        held.setdefault(row.server_id, {}).setdefault(row.name or "(no host)", {})[row.resource_class] = row.used
+    return Books(
+        servers={row.id: _server(row) for row in tx.execute(_SERVERS)},
+        deleted=frozenset(tx.execute(_DELETED).scalars()),
+        live_tasks=live,
+        subjects={row.subject: row.live_task for row in tx.execute(_SUBJECTS)},
+        held=held,
+        used={
+            (row.name, row.resource_class): (row.used, (row.total - row.reserved) * row.allocation_ratio)
+            for row in tx.execute(_USED)
+        },
+        quota={(row.owner, row.resource): row.used for row in tx.execute(_QUOTA)},
+        ports=tuple(PortRow(row.id, row.device_id, row.host, row.taken) for row in tx.execute(_PORTS)),
+        ports_of={row.project_id: row._mapping["count"] for row in tx.execute(_PORTS_OF)},
+        stray_addresses=tuple(f"{row.address} of subnet {row.subnet_id}" for row in tx.execute(_STRAY)),
+        with_fault=frozenset(tx.execute(_FAULTS).scalars()),
+    )
+
+
+def kinds_under_way(tx: Tx) -> frozenset[str]:
+    """Kinds of tasks that have not ended."""
+    return frozenset(tx.execute(_KINDS).scalars())
+
+
+def subjects_that_failed(tx: Tx) -> frozenset[str]:
+    """Of tasks that ended without success."""
+    return frozenset(tx.execute(sa.select(tasks.c.subject).where(tasks.c.outcome == "failed")).scalars())
+
+
+def named_twice(tx: Tx, prefix: str) -> dict[str, int]:
+    """Names that begin so and that several servers have or had, and how many."""
+    name = servers.c.name
+    count = sa.func.count()
+    query = sa.select(name, count.label("many")).where(name.startswith(prefix)).group_by(name).having(count > 1)
+    return {row.name: row.many for row in tx.execute(query)}
+
+
+def _server(row: Any) -> ServerRow:
+    needs, quota = _wanted(msgspec.json.encode((row.flavor, row.request.get("image_properties", {}))))
+    return ServerRow(
+        id=row.id,
+        project_id=row.project_id,
+        vm_state=VMState(row.vm_state),
+        task_state=TaskState(row.task_state) if row.task_state else None,
+        power_state=PowerState(row.power_state),
+        host=row.host,
+        image_id=row.image_id,
+        needs=needs,
+        quota=quota,
+        cards=len(row.request.get("networks", ())),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _wanted(text: bytes) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """What a flavor with an image's properties needs, and takes of its project's quota."""
+    flavor, properties = msgspec.json.decode(text, type=tuple[Flavor, dict[str, Any]])
+    spec = request_spec(
+        ["any"], project_id="", user_id="", flavor=flavor, image_id="", order=ServerOrder(image_properties=properties)
+    )
+    return dict(spec.amounts()), flavor.quota()

@@ -1,0 +1,247 @@
+"""Deliberate breakages of the product, each of which the simulator must notice. See docs/reliability.md.
+
+A breakage rewrites one function while a test runs: a piece of its source is replaced, and the function is compiled
+again in its module. The product has no switches for this. If a piece is not there any more, the code has moved on,
+and the breakage has to follow it.
+"""
+
+import __future__
+
+import importlib
+import inspect
+import textwrap
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from kilonova.sim.plan import Plan
+from kilonova.store.queries import allocations, tasks
+
+WITHIN = 50
+"""Seeds within which each must be noticed."""
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """Replace a piece of a function's source, wherever it stands in it."""
+
+    where: str
+    """``module:function`` or ``module:Class.method``, below ``kilonova``."""
+    old: str
+    new: str
+
+    def apply(self, patch: pytest.MonkeyPatch) -> None:
+        """Until the end of the test."""
+        module_name, _, path = self.where.partition(":")
+        module = importlib.import_module(f"kilonova.{module_name}")
+        *outer, name = path.split(".")
+        owner: Any = module
+        for part in outer:
+            owner = getattr(owner, part)
+        source = textwrap.dedent(inspect.getsource(getattr(owner, name)))
+        assert self.old in source, f"{self.where} has no {self.old!r} any more: let this breakage follow the code"
+        code = compile(
+            source.replace(self.old, self.new),
+            inspect.getfile(module),
+            "exec",
+            flags=__future__.annotations.compiler_flag,
+        )
+        made: dict[str, Any] = {}
+        exec(code, module.__dict__, made)  # among the module's own names, so that other patches hold in it
+        patch.setattr(owner, name, made[name])
+
+
+@dataclass(frozen=True)
+class Breakage:
+    """One way to break a promise."""
+
+    name: str
+    what: str
+    """For people."""
+    changes: tuple[Rewrite, ...] = ()
+    patch: Callable[[pytest.MonkeyPatch], None] | None = None
+    """For what is not a piece of a function."""
+    hosts: int = 4
+    servers: int = 8
+    seed: int = 1
+    """One that notices it, tried first."""
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def apply(self, patch: pytest.MonkeyPatch) -> None:
+        """Break it until the end of the test."""
+        for change in self.changes:
+            change.apply(patch)
+        if self.patch is not None:
+            self.patch(patch)
+
+    def plan(self, seed: int) -> Plan:
+        """In which it is looked for."""
+        return Plan(seed=seed, hosts=self.hosts, servers=self.servers, **self.more)
+
+
+def _claim_without_looking(patch: pytest.MonkeyPatch) -> None:
+    blind = allocations._OF_HOST.values(used=allocations._inv.used + allocations._AMOUNT)
+    patch.setattr(allocations, "_TAKE", blind)
+
+
+def _task_in_a_second_transaction(patch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("kilonova.cloud.servers")
+    later: dict[str, dict[str, Any]] = {}
+
+    def insert(tx: Any, **row: Any) -> None:
+        if row["kind"] == "server.boot":
+            later[row["subject"]] = row
+        else:
+            tasks.insert(tx, **row)
+
+    create = module.Servers.create
+
+    async def create_in_two(self: Any, ctx: Any, request: Any) -> Any:
+        created = await create(self, ctx, request)
+        for server in created.servers:
+            await self._store.run(tasks.insert, **later.pop(server.id))
+        return created
+
+    patch.setattr(module, "tasks", types.SimpleNamespace(**{**vars(tasks), "insert": insert}))
+    patch.setattr(module.Servers, "create", create_in_two)
+
+
+BREAKAGES = (
+    Breakage(
+        "no epoch guard at commits",
+        "A worker whose lease passed on may still write.",
+        (
+            Rewrite(
+                "store.queries.tasks:_guarded_update",
+                '_t.epoch == sa.bindparam("of_epoch")',
+                '_t.epoch >= sa.bindparam("of_epoch")',
+            ),
+        ),
+    ),
+    Breakage(
+        "no new epoch with a lease",
+        "Two workers of a task cannot be told apart.",
+        (Rewrite("store.queries.tasks:lease_due", 'tx.execute(_BUMP_EPOCH, {"who": subject})', "pass"),),
+    ),
+    Breakage(
+        "no epoch guard at the agent",
+        "An agent obeys commands of a worker that lost its task.",
+        (Rewrite("model.epochs:Epochs.enter", "if epoch < seat.epoch:", "if False:"),),
+    ),
+    Breakage(
+        "agents forget epochs",
+        "An agent that was killed does not know which commands are too old.",
+        (
+            Rewrite("model.epochs:Epochs.__init__", "(known or {})", "{}"),
+            Rewrite("model.epochs:Epochs.learn", "self._raise(self._seat(server_id), server_id, epoch)", "pass"),
+        ),
+    ),
+    Breakage(
+        "acknowledged before the work",
+        "An agent answers while the guest is still being made.",
+        (
+            Rewrite(
+                "compute.endpoint:ComputeEndpoint.spawn",
+                "await self._driver.spawn(guest)",
+                "asyncio.ensure_future(self._driver.spawn(guest))",
+            ),
+        ),
+    ),
+    Breakage(
+        "state and task in two transactions (API)",
+        "A server is written first, the task that boots it after that.",
+        patch=_task_in_a_second_transaction,
+    ),
+    Breakage(
+        "state and task in two transactions (engine)",
+        "What a step changed is written first, that it is done after that, and only that is guarded.",
+        (
+            Rewrite(
+                "tasks.engine:_Worker._do",
+                "await self._commit(self._done, step, write, started)",
+                "more = await self._store.run(write) if write else None\n"
+                "        await self._commit(self._done, step, lambda tx: more, started)",
+            ),
+        ),
+    ),
+    Breakage(
+        "the bell alone",
+        "No sweep: a task whose bell is lost waits forever.",
+        (Rewrite("tasks.engine:Engine._wait_for_bell", "self._options.sweep_interval_s", "1e9"),),
+    ),
+    Breakage(
+        "a claim without a look",
+        "Room is taken without the condition that there is some.",
+        patch=_claim_without_looking,
+        hosts=2,
+        servers=60,
+    ),
+    Breakage(
+        "the undo of a claim is skipped",
+        "A build that failed keeps its room on the host.",
+        (Rewrite("conductor.tasks.boot:_unclaim", "allocations.release(tx, server_id=server_id)", "pass"),),
+    ),
+    Breakage(
+        "room is given back in half",
+        "The claim goes, what counts as used stays.",
+        (Rewrite("store.queries.allocations:_drop", "_give_back(tx, host_id, amounts)", "pass"),),
+    ),
+    Breakage(
+        "quota is not given back",
+        "Deleted servers still count.",
+        (
+            Rewrite(
+                "conductor.tasks.delete:_erase",
+                "quotas.give_back(tx, server.project_id, server.flavor.quota())",
+                "pass",
+            ),
+        ),
+    ),
+    Breakage(
+        "ports are not given back",
+        "Deleted servers keep their ports and addresses.",
+        (Rewrite("conductor.tasks.delete:_erase", "ports.release_for_server(tx, server_id)", "pass"),),
+    ),
+    Breakage(
+        "a delete does not end the task before it",
+        "Two tasks work on one server.",
+        (Rewrite("store.queries.tasks:insert", '_end(tx, current, outcome="superseded", at=at)', "pass"),),
+    ),
+    Breakage(
+        "agents do not clean up",
+        "Guests that belong nowhere are never removed.",
+        (Rewrite("compute.reconcile:reconcile", "if server_id not in records and await", "if False and await"),),
+    ),
+    Breakage(
+        "agents look in the wrong order",
+        "Guests are listed after the records were read: a new one seems to belong nowhere.",
+        (
+            Rewrite(
+                "compute.reconcile:reconcile",
+                "    before = {server_id: epochs.seen(server_id) for server_id in await driver.list_guests()}\n"
+                "    records = {record.server_id: record for record in await conductor.guests_of(host)}\n",
+                "    records = {record.server_id: record for record in await conductor.guests_of(host)}\n"
+                "    before = {server_id: epochs.seen(server_id) for server_id in await driver.list_guests()}\n",
+            ),
+        ),
+    ),
+    Breakage(
+        "old reports are believed",
+        "What an agent saw before the server changed is written over it.",
+        (
+            Rewrite(
+                "conductor.endpoint:_sync_power",
+                "server.task_state is not None or server.updated_at != seen.as_of",
+                "False",
+            ),
+        ),
+    ),
+    Breakage(
+        "the key of a request is not taken",
+        "A creation that is repeated under one Idempotency-Key is done twice.",
+        (Rewrite("cloud.answers:once", "if record is None:", "if True:"),),
+    ),
+)

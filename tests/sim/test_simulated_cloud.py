@@ -1,0 +1,51 @@
+"""Small simulated clouds, with and without faults."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kilonova.sim.plan import Plan
+from kilonova.sim.simulation import Simulation
+
+
+def test_a_cloud_without_faults_boots_servers() -> None:
+    result = Simulation(Plan(seed=1, faults=())).run()
+    assert result.servers_created == 5
+    assert (result.kills, result.struck, result.violations) == (0, {}, [])
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_whatever_breaks_all_comes_to_rest_and_agrees(seed: int) -> None:
+    result = Simulation(Plan(seed=seed, hosts=4, servers=8)).run()
+    assert result.violations == []
+    assert result.kills > 0
+
+
+_RUN = """
+import sys
+from kilonova.sim.plan import Plan
+from kilonova.sim.simulation import Simulation
+print(Simulation(Plan(seed=int(sys.argv[1]), hosts=3, servers=6)).run().history_hash)
+"""
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_same_seed_is_the_same_history_in_every_process(seed: int) -> None:
+    hashes = [
+        subprocess.run(
+            [sys.executable, "-c", _RUN, str(seed)],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+    assert hashes[0] == hashes[1] != ""
+
+
+def test_another_seed_is_another_history() -> None:
+    first, second = (Simulation(Plan(seed=seed, hosts=2, servers=2)).run().history_hash for seed in (1, 2))
+    assert first != second
