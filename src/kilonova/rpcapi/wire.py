@@ -19,7 +19,7 @@ ADDED: Final[dict[type[msgspec.Struct], dict[str, tuple[str, ...]]]] = {
         "1.2": ("cells", "pci_devices"),
         "1.3": ("build", "replaces", "files"),
     },
-    PortPlan: {"1.1": ("admin_up", "allowed_macs")},
+    PortPlan: {"1.1": ("admin_up", "allowed_macs"), "1.2": ("rules",)},
     HostReport: {"1.1": ("numa", "pci", "more", "metrics")},
 }
 """Object to version to the fields that came with it."""
