@@ -150,7 +150,7 @@ def test_no_valid_host_says_what_was_missing_and_explain_names_the_filter(
         told = subprocess.run([*command, name], capture_output=True, text=True)
         assert told.returncode == 0, told.stderr
         assert "DiskFilter" in told.stdout
-    twin = admin.boot("huge", image_id, quota_free)
+    twin = admin.boot("huge", image_id, admin.flavor("m1.twin"))
     several = subprocess.run([*command, "huge"], capture_output=True, text=True)
     assert several.returncode == 2 and server_id in several.stderr and twin in several.stderr
     for each in (server_id, twin):
