@@ -231,3 +231,8 @@ async def test_what_is_full_is_not_cleared_by_one_that_was_right(world: World) -
     assert await world.store.read(_rows) == [("k", LIMIT)]
     await world.store.run(failed_logins.clear, "k", limit=LIMIT + 1, now=now)
     assert await world.store.read(_rows) == []
+
+
+async def test_who_is_not_there_is_counted_apart_from_others_who_are_not(world: World) -> None:
+    for who in ("a@Nowhere", "b@Nowhere", "a@Elsewhere", "a", "b"):
+        assert await _fail(world, LIMIT + 1, who) == [401] * LIMIT + [429], who
