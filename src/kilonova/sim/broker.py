@@ -89,7 +89,7 @@ class SimulatedTransport:
         else:
             self._send(way, address, body, ttl_s)
         if faults.strikes("messages.double"):
-            self._send(faults.between(0, 5), address, body, ttl_s)
+            self._send(faults.between(0, (5, LONGEST_DELAY_S)[faults.one_of(2)]), address, body, ttl_s)
         await asyncio.sleep(way + faults.latency() if address.kind is Kind.WORK else 0)
 
     def _send(self, way: float, address: Address, body: bytes, ttl_s: float | None) -> None:

@@ -24,7 +24,7 @@ RATES: Final[Mapping[str, float]] = {
     "pauses.api": 1 / 1500,
     "pauses.compute": 1 / 1500,
     "messages.lose": 0.01,
-    "messages.double": 0.02,
+    "messages.double": 0.03,
     "messages.delay": 0.03,
     "messages.refuse": 0.004,
     "messages.cut_off": 1 / 2000,
