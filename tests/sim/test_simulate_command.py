@@ -43,7 +43,7 @@ def test_a_broken_rule_is_told_with_its_replay(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     next(one for one in BREAKAGES if one.name == "quota is not given back").apply(monkeypatch)
-    words = ["simulate", "--hosts", "3", "--servers", "6", "--seed", "1", "--json", "--shrink", "8"]
+    words = ["simulate", "--hosts", "3", "--servers", "5", "--seed", "1", "--json", "--shrink", "5"]
     assert main(words) == 1
     out, err = capsys.readouterr()
     told = json.loads(out)
