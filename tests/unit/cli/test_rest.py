@@ -38,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
                 for kind, path in services.items()
             ]
             headers = {"X-Subject-Token": f"token-{self.server.logins}"}
-            return self.answer(201, {"token": {"catalog": catalog}}, headers)
+            return self.answer(201, {"token": {"catalog": catalog, "project": {"id": "p1"}}}, headers)
         return self.answer(409, {"conflictingRequest": {"code": 409, "message": "Is there."}})
 
     def do_GET(self) -> None:

@@ -16,7 +16,7 @@ from kilonova.store.queries import tasks
 from kilonova.tasks.engine import Engine, TaskOptions
 from kilonova.tasks.kinds import Run, Step, TaskKind
 
-QUICK = TaskOptions(lease_s=2.0, sweep_interval_s=0.02, retry_base_s=0.01)
+QUICK = TaskOptions(lease_s=3.0, sweep_interval_s=0.02, retry_base_s=0.01)
 
 
 class FailingStore(Store):
@@ -71,7 +71,7 @@ async def begin(store: Store, subject: str = "s") -> None:
     await store.run(tasks.insert, at=at, **new)  # type: ignore[arg-type]
 
 
-async def settle(store: Store, timeout_s: float = 8) -> None:
+async def settle(store: Store, timeout_s: float = 30) -> None:
     async with asyncio.timeout(timeout_s):
         while await store.read(tasks.live_count):
             await asyncio.sleep(0.01)
@@ -110,7 +110,7 @@ async def test_the_engine_outlives_faults_of_the_database(store: FailingStore, m
     if moment != "renew":
         store.away = times(2, (moment,), fault)
     await begin(store)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not begun:
             await asyncio.sleep(0.01)
     if moment == "renew":
