@@ -180,6 +180,7 @@ def main() -> int:
                 latency(
                     client, pid, "token (password)", "/identity/v3/auth/tokens", 30, method="POST", json=token_body
                 ),
+                latency(client, pid, "token check (no other work)", "/identity/v3/regions", args.requests),
                 latency(client, pid, "server show", f"/compute/v2.1/servers/{server_id}", args.requests),
             ]
             client.compute("DELETE", f"/servers/{server_id}")

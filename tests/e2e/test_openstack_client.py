@@ -36,12 +36,21 @@ def test_a_day_with_a_server(cloud: RunningCloud, openstack: OpenStack, remains:
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     openstack("keypair", "create", "mine", "--public-key", f"{key}.pub")
+    # Nothing comes to a server but what its project's servers send, until its owner says so.
+    openstack("security", "group", "create", "reached")
+    openstack("security", "group", "rule", "create", "--protocol", "tcp", "--dst-port", "22", "reached")
 
     server = openstack(
         "server", "create", "first", "--image", "tiny", "--flavor", "tiny", "--key-name", "mine",
-        "--network", "blue", "--property", "colour=blue", "--wait", timeout=400,
+        "--network", "blue", "--property", "colour=blue", "--security-group", "reached", "--wait", timeout=400,
     )  # fmt: skip
     assert server["status"] == "ACTIVE"
+    [port] = openstack("port", "list", "--server", "first")
+    assert openstack("port", "show", port["ID"])["security_group_ids"] == [
+        openstack("security", "group", "show", "reached")["id"]
+    ]
+    [agent] = openstack("network", "agent", "list")
+    assert agent["Alive"] is True
     assert network["name"] in str(server["addresses"])
     address = re.search(r"10\.91\.7\.\d+", str(server["addresses"]))
     assert address is not None
@@ -103,6 +112,7 @@ def test_a_day_with_a_server(cloud: RunningCloud, openstack: OpenStack, remains:
     assert openstack("port", "list") == []
     assert remains.of_guests() == []
     openstack("network", "delete", "blue", parse=False)
+    openstack("security", "group", "delete", "reached", parse=False)
     openstack("image", "delete", "tiny", parse=False)
 
 

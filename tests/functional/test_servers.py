@@ -145,15 +145,17 @@ def test_no_valid_host_says_what_was_missing_and_explain_names_the_filter(
     assert "disk" in view["fault"]["message"].lower()
     assert "fake" not in view["fault"]["message"], "users learn no host names"
     assert "step place" in view["fault"]["details"]
-    told = subprocess.run(
-        [sys.executable, "-m", "kilonova.cli.main", "explain", server_id, "--state", str(cloud.state)],
-        capture_output=True,
-        text=True,
-    )
-    assert told.returncode == 0, told.stderr
-    assert "DiskFilter" in told.stdout
-    admin.compute("DELETE", f"/servers/{server_id}")
-    admin.wait_gone(server_id)
+    command = [sys.executable, "-m", "kilonova.cli.main", "explain", "--state", str(cloud.state)]
+    for name in (server_id, "huge"):
+        told = subprocess.run([*command, name], capture_output=True, text=True)
+        assert told.returncode == 0, told.stderr
+        assert "DiskFilter" in told.stdout
+    twin = admin.boot("huge", image_id, admin.flavor("m1.twin"))
+    several = subprocess.run([*command, "huge"], capture_output=True, text=True)
+    assert several.returncode == 2 and server_id in several.stderr and twin in several.stderr
+    for each in (server_id, twin):
+        admin.compute("DELETE", f"/servers/{each}")
+        admin.wait_gone(each)
 
 
 def test_a_request_is_traced_through_every_service(

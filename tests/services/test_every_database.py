@@ -163,13 +163,20 @@ async def test_what_is_too_long_is_refused_and_not_cut(store: Store) -> None:
     [
         pytest.param(["tests/unit/store", "tests/unit/tasks", "tests/unit/conductor"], id="store"),
         pytest.param(
+            [
+                *(f"tests/unit/identity/test_{name}.py" for name in ("failed_logins", "groups", "role_assignments")),
+                "tests/unit/identity/test_things.py::test_filters",
+            ],
+            id="identity",
+        ),
+        pytest.param(
             [f"tests/functional/test_{name}.py" for name in ("servers", "placement_rules", "requests")], id="cloud"
         ),
     ],
 )
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_what_runs_on_sqlite_runs_on_a_server(kind: str, folders: list[str], request: pytest.FixtureRequest) -> None:
-    """The same tests as among the others, once more: those of the store and of tasks, and of whole clouds."""
+    """The same tests as among the others, once more: of the store, of tasks and of identity, and of whole clouds."""
     global _made
     _made += 1
     server: DatabaseServer = request.getfixturevalue(kind)

@@ -66,18 +66,18 @@ class Guest:
         self.tap = tap
         self._directory = directory
         self._process = subprocess.Popen(["unshare", "--net", "sleep", "600"])
-        self._pid = self._process.pid
+        self.pid = self._process.pid
         own = Path("/proc/thread-self/ns/net").readlink()
-        while Path(f"/proc/{self._pid}/ns/net").readlink() == own:
+        while Path(f"/proc/{self.pid}/ns/net").readlink() == own:
             pass
-        sh("ip", "link", "add", "name", tap, "type", "veth", "peer", "name", "eth0", "netns", str(self._pid))
+        sh("ip", "link", "add", "name", tap, "type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
         self.run("ip", "link", "set", "lo", "up")
         self.run("ip", "link", "set", "eth0", "address", mac, "up")
         sh("ip", "link", "set", tap, "master", bridge, "up")
 
     def run(self, *command: str, check: bool = True) -> str:
         """A command inside the guest."""
-        return sh("nsenter", "--net", f"--target={self._pid}", *command, check=check)
+        return sh("nsenter", "--net", f"--target={self.pid}", *command, check=check)
 
     def lease(self, tries: int = 5) -> dict[str, str]:
         """Ask for an address as guests do, and take it; what was given, or nothing."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from kilonova.store import migrations
 from kilonova.store.engine import Store
 from kilonova.store.tables.all import CELL, GLOBAL
 
@@ -24,6 +25,8 @@ def fresh_store(tmp_path: Path) -> Store:
             for metadata in (CELL, GLOBAL):
                 for table in metadata.tables.values():
                     connection.execute(sa.delete(table))
+    elif url:
+        migrations.upgrade(store.engine)  # which also says how a server compares names
     else:
         store.create_all()
     return store

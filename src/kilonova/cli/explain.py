@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -17,12 +18,18 @@ from rich.text import Text
 from kilonova.cli.rest import Rest, RestError, credentials
 from kilonova.model.errors import Unavailable
 from kilonova.model.request_spec import Explanation
-from kilonova.model.server import Decision
+from kilonova.model.server import Decision, Page, ServerFilter
 
 LISTED = 6
 """Names of removed hosts shown for each filter."""
 
 _STEPS = {"force_host": "forced by an administrator; filters are skipped"}
+
+
+_ID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
+
+MOST_NAMED = 5
+"""Servers of one name that a message lists."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -33,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         description="Show the stored decisions of the scheduler for one server: the filters and how many hosts each "
         "left, the scores of the best hosts, the host chosen, and what was missing if there was none.",
     )
-    parser.add_argument("server", metavar="SERVER", nargs="?", help="a server's id")
+    parser.add_argument("server", metavar="SERVER", nargs="?", help="a server's id or name")
     parser.add_argument(
         "--what-if",
         metavar="flavor=NAME[,image=NAME][,zone=NAME][,host=NAME][,project=ID][,hint=NAME:VALUE][,most=N]",
@@ -51,14 +58,11 @@ def run(args: argparse.Namespace) -> int:
 
         return what_if.run(args)
     if args.server is None:
-        print("Give a server's id, or --what-if flavor=NAME.", file=sys.stderr)
-        return 2
-    if not re.fullmatch(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}", args.server):
-        print(f"'{args.server}' is no server id; 'openstack server list' shows ids.", file=sys.stderr)
+        print("Give a server's id or name, or --what-if flavor=NAME.", file=sys.stderr)
         return 2
     try:
         found = _decisions(args.state, args.server)
-    except (RestError, FileNotFoundError) as error:
+    except (RestError, FileNotFoundError, NoSuchServer) as error:
         print(error, file=sys.stderr)
         return 2
     except Unavailable as error:
@@ -81,18 +85,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _decisions(state: Path, server_id: str) -> list[Decision]:
+class NoSuchServer(Exception):
+    """No server has that name, or several have; the message says which."""
+
+
+def _the_one(name: str, ids: Sequence[str]) -> str:
+    if not ids:
+        raise NoSuchServer(f"There is no server '{name}'. A server that was deleted can be named by its id.")
+    if len(ids) > 1:
+        raise NoSuchServer(f"Several servers are called '{name}'; give the id of one: {', '.join(ids)}.")
+    return ids[0]
+
+
+def _decisions(state: Path, server: str) -> list[Decision]:
     """From the API; from the embedded database where the cloud does not run.
 
     Raises:
         RestError: the API says no.
+        NoSuchServer
         Unavailable: the database is of no use.
         FileNotFoundError: there is neither.
     """
     clouds, database = state / "clouds.yaml", state / "kilonova.sqlite"
     if clouds.exists():
         try:
-            return asyncio.run(_ask(credentials(clouds), server_id))
+            return asyncio.run(_ask(credentials(clouds), server))
         except RestError as error:
             if error.status == 404:
                 return []
@@ -103,7 +120,7 @@ def _decisions(state: Path, server_id: str) -> list[Decision]:
     # The store is heavy, and help must be quick: hence imported here.
     from kilonova.store import health
     from kilonova.store.engine import Store
-    from kilonova.store.queries import decisions
+    from kilonova.store.queries import decisions, servers
 
     url = f"sqlite:///{database}"
     found = health.look(url)
@@ -112,11 +129,23 @@ def _decisions(state: Path, server_id: str) -> list[Decision]:
             f"{database} is at revision {found.revision or '(empty)'}, this program needs {found.newest}. "
             f"Run: kilonova db upgrade --state {state}"
         )
-    return Store.open(url).run_now(decisions.of_server, server_id)
+    store = Store.open(url)
+    if not _ID.fullmatch(server):
+        named = store.run_now(servers.list_page, _called(server), Page(limit=MOST_NAMED))
+        server = _the_one(server, [one.id for one in named])
+    return store.run_now(decisions.of_server, server)
+
+
+def _called(name: str) -> ServerFilter:
+    return ServerFilter(name=f"^{re.escape(name)}$")
 
 
 async def _ask(auth: dict[str, str], server_id: str) -> list[Decision]:
     async with await Rest.login(auth) as rest:
+        if not _ID.fullmatch(server_id):
+            query = urlencode({"all_tenants": 1, "name": _called(server_id).name, "limit": MOST_NAMED})
+            named = await rest.ask("compute", "GET", f"/servers?{query}")
+            server_id = _the_one(server_id, [one["id"] for one in named["servers"]])
         answer = await rest.ask("compute", "GET", f"/servers/{server_id}/kilonova-decisions")
         return [
             Decision(

@@ -1,4 +1,7 @@
-"""What a first server stands on: the guest image, some flavors, a key pair. What is there is used again."""
+"""What a first server stands on: the guest image, some flavors, a key pair, a security group.
+
+What is there is used again.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,6 +14,7 @@ from kilonova.cli.rest import Rest
 
 IMAGE: Final = "kilonova-guest"
 KEY: Final = "first-run"
+GROUP: Final = "first-run"
 FLAVOR: Final = "m1.nano"
 FLAVORS: Final = (
     # name, vCPUs, MiB, GiB
@@ -109,3 +113,20 @@ async def key_pair(rest: Rest, step: Step, public_key: str, made: Made) -> None:
     await rest.ask("compute", "POST", "/os-keypairs", json={"keypair": {"name": KEY, "public_key": public_key}})
     made.add("compute", f"/os-keypairs/{KEY}", f"key pair {KEY}")
     step.say(f"{KEY}, made here")
+
+
+async def security_group(rest: Rest, step: Step, made: Made) -> str:
+    """The id of a security group into which ssh and ping may come, from everywhere: also from this host."""
+    mine = f"project_id={rest.project_id}&name={GROUP}"
+    for found in (await rest.ask("network", "GET", f"/security-groups?{mine}"))["security_groups"]:
+        step.say(f"{GROUP} is there")
+        return str(found["id"])
+    body = {"name": GROUP, "description": "ssh and ping from everywhere"}
+    answer = await rest.ask("network", "POST", "/security-groups", json={"security_group": body})
+    group_id = str(answer["security_group"]["id"])
+    made.add("network", f"/security-groups/{group_id}", f"security group {GROUP}")
+    for let_in in ({"protocol": "tcp", "port_range_min": 22, "port_range_max": 22}, {"protocol": "icmp"}):
+        rule = {"security_group_id": group_id, "direction": "ingress", **let_in}
+        await rest.ask("network", "POST", "/security-group-rules", json={"security_group_rule": rule})
+    step.say(f"{GROUP}: ssh and ping may come in")
+    return group_id

@@ -56,8 +56,11 @@ class FirstServer:
             flavor_id = await needs.flavors(self._rest, step, self._made)
         with self._progress.step("key pair") as step:
             await needs.key_pair(self._rest, step, self.login.public_key(), self._made)
+        with self._progress.step("security group") as step:
+            group_id = await needs.security_group(self._rest, step, self._made)
         with self._progress.step("server ACTIVE") as step:
             await self._server(step, image_id, flavor_id)
+            await self._let_in(group_id)
         with self._progress.step("ssh answers") as step:
             await self._until_ssh(step)
         with self._progress.step("metadata answers in the guest") as step:
@@ -91,6 +94,7 @@ class FirstServer:
                 "flavorRef": flavor_id,
                 "key_name": needs.KEY,
                 "networks": "auto",
+                "security_groups": [{"name": needs.GROUP}],
             }
             answer = await self._rest.send(
                 "POST", f"{self._rest.endpoints['compute']}/servers", json={"server": server}
@@ -108,6 +112,13 @@ class FirstServer:
             raise BootFailedError(f"server {self.name} is ACTIVE but has no address: {view.get('addresses')}")
         host = view.get("OS-EXT-SRV-ATTR:host") or "its host"
         step.say(f"{self.name} at {self.address} on {host}{'' if found is None else ', it was there'}")
+
+    async def _let_in(self, group_id: str) -> None:
+        """See to it that the server is in the group, if it was there before."""
+        for port in (await self._rest.ask("network", "GET", f"/ports?device_id={self.id}"))["ports"]:
+            if group_id not in port["security_groups"]:
+                groups = {"port": {"security_groups": [*port["security_groups"], group_id]}}
+                await self._rest.ask("network", "PUT", f"/ports/{port['id']}", json=groups)
 
     async def _until_active(self, step: Step) -> dict[str, Any]:
         end = self._clock.monotonic() + _BOOT_S

@@ -53,6 +53,7 @@ class Rest:
     def __init__(self, auth: dict[str, str]) -> None:
         self.user = auth["username"]
         self.project = auth["project_name"]
+        self.project_id = ""
         self.endpoints: dict[str, str] = {}
         self._auth = auth
         self._http = httpx.AsyncClient(timeout=60)
@@ -92,6 +93,7 @@ class Rest:
         answer = _checked(await self._once("POST", f"{url}/auth/tokens", json=body))
         self._http.headers["X-Auth-Token"] = answer.headers["X-Subject-Token"]
         self._http.headers["OpenStack-API-Version"] = _MICROVERSION
+        self.project_id = answer.json()["token"]["project"]["id"]
         for service in answer.json()["token"]["catalog"]:
             for endpoint in service["endpoints"]:
                 if endpoint["interface"] == "public":

@@ -17,6 +17,7 @@ from kilonova.cloud.parts import Parts
 from kilonova.cloud.placement import Placement
 from kilonova.cloud.readiness import Readiness
 from kilonova.cloud.role_assignments import RoleAssignments
+from kilonova.cloud.security_groups import SecurityGroups
 from kilonova.cloud.server_groups import ServerGroups
 from kilonova.cloud.servers import Servers
 from kilonova.identity.service import Identity
@@ -41,6 +42,7 @@ class Cloud:
     hosts: Hosts
     images: Images
     networks: Networks
+    security_groups: SecurityGroups
     metadata: Metadata
     readiness: Readiness
     answers: Answers

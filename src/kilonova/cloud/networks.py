@@ -12,7 +12,7 @@ from kilonova.cloud.parts import Parts
 from kilonova.model.context import RequestContext
 from kilonova.model.errors import BadRequest, Conflict, Forbidden, NotFound
 from kilonova.model.network import Network, Port, Subnet
-from kilonova.store.queries import networks, ports, quotas, servers
+from kilonova.store.queries import networks, ports, quotas, security_groups, servers
 from kilonova.store.transactions import Tx
 
 HOSTS_MACS = "fa:16:3f"
@@ -208,7 +208,8 @@ class Networks:
         }
         row["mac"] = check_mac(row["mac"])
         row["allowed_address_pairs"] = check_pairs(row["allowed_address_pairs"])
-        return await self._store.run(once(ctx, self._parts.clock, _insert_port), row, fixed_ips, ctx.is_admin)
+        groups = row.pop("security_groups", None)
+        return await self._store.run(once(ctx, self._parts.clock, _insert_port), row, fixed_ips, groups, ctx.is_admin)
 
     def _check_fields(
         self, ctx: RequestContext, action: str, network: Network, owner: str, values: dict[str, Any]
@@ -239,7 +240,11 @@ class Networks:
             values = {**values, "mac": check_mac(values["mac"])}
         if "allowed_address_pairs" in values:
             values = {**values, "allowed_address_pairs": check_pairs(values["allowed_address_pairs"])}
-        return await self._store.run(_update_port, port, values, fixed_ips, ctx.is_admin, at=self._parts.clock.now())
+        changed = await self._store.run(_update_port, port, values, fixed_ips, ctx.is_admin, at=self._parts.clock.now())
+        # What a host lets through may have changed, and who is in which group.
+        for host in await self._store.read(security_groups.hosts_of_networks, [port.network_id]):
+            self._parts.bell.ring(f"network.{host}")
+        return changed
 
     async def delete_port(self, ctx: RequestContext, port_id: str) -> None:
         """Remove a port that no server has."""
@@ -394,9 +399,20 @@ def _check_device(tx: Tx, values: dict[str, Any], project_id: str, is_admin: boo
         raise NotFound(kind="Device", id=values["device_id"])
 
 
-def _insert_port(tx: Tx, row: dict[str, Any], fixed_ips: list[dict[str, str]] | None, is_admin: bool) -> Port:
+def _insert_port(
+    tx: Tx, row: dict[str, Any], fixed_ips: list[dict[str, str]] | None, groups: list[str] | None, is_admin: bool
+) -> Port:
     _check_device(tx, row, row["project_id"], is_admin)
-    return ports.insert(tx, row, fixed_ips, networks.subnets_of(tx, [row["network_id"]]).get(row["network_id"], []))
+    there = networks.subnets_of(tx, [row["network_id"]]).get(row["network_id"], [])
+    # Nothing said is the default group; none is none, and nothing passes.
+    ids = (
+        []
+        if groups == [] or not row["port_security"]
+        else security_groups.resolve(tx, row["project_id"], groups or [], at=row["created_at"])
+    )
+    if groups and not row["port_security"]:
+        raise BadRequest("Port Security must be enabled in order to have security groups on a port.")
+    return ports.insert(tx, row, fixed_ips, there, ids)
 
 
 def _update_port(
@@ -409,6 +425,14 @@ def _update_port(
     at: datetime,
 ) -> Port:
     _check_device(tx, values, port.project_id, is_admin)
+    if "security_groups" in values:
+        values = dict(values)
+        groups = values.pop("security_groups")
+        if groups and not values.get("port_security", port.port_security):
+            raise BadRequest("Port Security must be enabled in order to have security groups on a port.")
+        security_groups.set_of_port(
+            tx, port.id, security_groups.resolve(tx, port.project_id, groups, at=at) if groups else []
+        )
     if fixed_ips is not None:
         ports.set_addresses(tx, port.id, fixed_ips, networks.subnets_of(tx, [port.network_id]).get(port.network_id, []))
     return ports.update(tx, port.id, values, at=at)

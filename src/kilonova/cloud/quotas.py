@@ -40,6 +40,12 @@ class QuotaOptions:
     port: int = 500
     """Ports of one project."""
 
+    security_group: int = 10
+    """Security groups of one project, besides its default one."""
+
+    security_group_rule: int = 100
+    """Security group rules of one project, besides those that groups begin with."""
+
     def limits(self) -> dict[str, int]:
         """Resource to limit."""
         return asdict(self)

@@ -19,7 +19,19 @@ from kilonova.model.keypair import KeyPair
 from kilonova.model.server import RequestedNetwork, Server, ServerOrder
 from kilonova.model.server_group import ServerGroupRecord
 from kilonova.model.states import PowerState, TaskState, VMState
-from kilonova.store.queries import aggregates, flavors, groups, hosts, images, keypairs, ports, quotas, servers, tasks
+from kilonova.store.queries import (
+    aggregates,
+    flavors,
+    groups,
+    hosts,
+    images,
+    keypairs,
+    ports,
+    quotas,
+    security_groups,
+    servers,
+    tasks,
+)
 from kilonova.store.transactions import Tx
 
 MAX_USER_DATA = 65535
@@ -137,6 +149,7 @@ def create(tx: Tx, ctx: RequestContext, request: ServerRequest, plan: Plan) -> l
     if request.requested_host is not None:
         or_bad_request(partial(hosts.id_of, tx, request.requested_host), f"No host {request.requested_host}.")
     networks = ports.resolve_requested(tx, ctx.project_id, request.networks)
+    security_groups.resolve(tx, ctx.project_id, request.security_groups, at=plan.at)
     group = _group(tx, ctx, request.scheduler_hints)
     count = _take_quota(tx, ctx.project_id, flavor, request)
     order = ServerOrder(

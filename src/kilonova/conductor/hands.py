@@ -1,6 +1,6 @@
 """What the steps of conductor tasks work with."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kilonova.model.guest import ImageRef
@@ -17,6 +17,7 @@ class Hands:
 
     Attributes:
         image_ref: image id to what an agent needs to fetch it; raises NotFound or ImageUnusable.
+        networks_changed: networks on which ports came or went; hosts are told.
         pci_aliases: names that flavors have for kinds of PCI devices, as the scheduler knows them.
     """
 
@@ -25,4 +26,5 @@ class Hands:
     compute: Callable[[str], ComputeAPI]
     network: Callable[[str], NetworkAPI]
     image_ref: Callable[[str], Awaitable[ImageRef]]
+    networks_changed: Callable[[Iterable[str]], None] = lambda _: None
     pci_aliases: Mapping[str, PciRequest] = field(default_factory=dict)

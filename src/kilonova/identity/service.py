@@ -44,6 +44,10 @@ class IdentityOptions:
     """Seconds after which a token is looked up anew even though nothing has changed. Changes count at once, in every
     process; this is only for what somebody changes in the database by hand."""
 
+    recheck_s: float = 0.0
+    """Seconds for which a change of somebody's roles, password or state, or a revoked token, may go unnoticed. 0: none;
+    then each request looks at one number in the database. 0.02 saves most of these looks where there are many."""
+
     failed_logins_per_minute: int = 10
     """Failed logins of one user from one address after which more are refused for the rest of a minute, whichever
     process they come to. 0: no limit."""
@@ -127,7 +131,7 @@ class Identity:
         self._ids = ids
         self._options = options
         self._fernet = Fernet(key)
-        self._epoch = Epoch(store)
+        self._epoch = Epoch(store, clock, trust_s=options.recheck_s)
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self.passwords = passwords or Passwords(store, clock, failures_per_minute=options.failed_logins_per_minute)
 

@@ -15,7 +15,10 @@ class Calls:
         self._rpc = rpc
         self.conductor = ConductorClient(rpc.target_of(ConductorAPI))
         self.scheduler = SchedulerClient(rpc.target_of(SchedulerAPI))
-        self.bell = RpcBell({"conductor": self.conductor.wake, "scheduler": self.scheduler.refresh})
+        self.bell = RpcBell(
+            {"conductor": self.conductor.wake, "scheduler": self.scheduler.refresh},
+            of_host={"network": lambda host: self.network(host).refresh()},
+        )
 
     def compute(self, host: str) -> ComputeClient:
         """The compute agent of a host."""

@@ -14,6 +14,7 @@ from kilonova.api.identity import resources as identity_resources
 from kilonova.api.identity.tokens import api as identity_api
 from kilonova.api.image.routes import api as image_api
 from kilonova.api.metadata.routes import api as metadata_api
+from kilonova.api.network import agents, security_groups
 from kilonova.api.network.resources import api as network_api
 from kilonova.api.operations.routes import metrics_api, readiness_api
 from kilonova.base.clock import Clock
@@ -34,6 +35,7 @@ from kilonova.cloud.parts import Parts
 from kilonova.cloud.placement import Placement
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
 from kilonova.cloud.role_assignments import RoleAssignments
+from kilonova.cloud.security_groups import SecurityGroups
 from kilonova.cloud.server_groups import ServerGroups
 from kilonova.cloud.servers import Servers
 from kilonova.identity.service import Identity, IdentityOptions
@@ -50,7 +52,9 @@ from kilonova.store.queries import identity as identity_rows
 
 # Importing a module of an API registers its routes.
 _ROUTES = (
+    agents,
     aggregates,
+    security_groups,
     flavors,
     hosts,
     keypairs,
@@ -99,8 +103,8 @@ async def build_cloud(process: Process, store: Store, url: str, *, alone: bool) 
     await images.sweep(alone=alone)
     process.repeat("api.images", SWEEP_S, partial(images.sweep, alone=False))
     networks = Networks(parts, config.get(NetworkOptions))
-    [project] = await store.read(identity_rows.find, "project", name="admin", domain_id="default")
-    await networks.ensure_default(project["id"], _routes())
+    for project in await store.read(identity_rows.find, "project", name="admin", domain_id="default"):
+        await networks.ensure_default(project["id"], _routes())  # whoever renamed that project has a network already
     return Cloud(
         parts=parts,
         answers=Answers(store, clock),
@@ -118,6 +122,7 @@ async def build_cloud(process: Process, store: Store, url: str, *, alone: bool) 
         hosts=Hosts(parts),
         images=images,
         networks=networks,
+        security_groups=SecurityGroups(parts),
         metadata=Metadata(parts, state.secret("metadata")),
         readiness=process.readiness,
     )

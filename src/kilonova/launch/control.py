@@ -10,6 +10,7 @@ from kilonova.conductor.endpoint import ConductorEndpoint
 from kilonova.conductor.hands import Hands
 from kilonova.conductor.housekeeping import ConductorOptions, Housekeeping
 from kilonova.conductor.liveness import Liveness, LivenessOptions
+from kilonova.conductor.network_news import EVERY_S, NetworkNews
 from kilonova.conductor.tasks import KINDS
 from kilonova.launch.addresses import Address
 from kilonova.launch.cloud import APIS, build_cloud, image_references
@@ -80,12 +81,15 @@ async def start_conductor(process: Process, store: Store, *, api_url: str, alone
         alone: no other conductor works on this database, so what an earlier run left is free at once.
     """
     clock, ids, config, calls = process.clock, process.ids, process.config, process.calls
+    news = NetworkNews(store, calls.network)
+    process.repeat("conductor.networks", EVERY_S, news.tell)
     hands = Hands(
         store=store,
         scheduler=calls.scheduler,
         compute=calls.compute,
         network=calls.network,
         image_ref=image_references(process.state, api_url, config, store, clock),
+        networks_changed=news.changed,
         pci_aliases=config.get(PciOptions).aliases(),
     )
     engine = Engine(store, clock, ids, config.get(TaskOptions), KINDS, hands, TaskMetrics(process.readiness.registry))

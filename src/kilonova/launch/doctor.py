@@ -27,6 +27,7 @@ from kilonova.launch.transports import make_transport
 from kilonova.model.errors import CloudError, Unavailable
 from kilonova.network.options import NetworkAgentOptions
 from kilonova.virt.libvirt import kvm_probe
+from kilonova.virt.libvirt.daemons import qemu_user
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -153,6 +154,11 @@ def check_hypervisor(config: Config, programs: Sequence[str] = PROGRAMS) -> Find
         yield Finding("hypervisor", "fail", f"not installed: {', '.join(lacking)}", "python3 scripts/packages.py run")
         return
     yield ok("hypervisor", "QEMU and libvirt are there")
+    user, reason = qemu_user(Path(config.get(DeploymentOptions).state_path))
+    if reason:
+        yield Finding("qemu user", "warn", f"guests would run as {user}", f"Let QEMU's own user in: {reason}.")
+    else:
+        yield ok("qemu user", f"guests run as {user}")
     usable, why = kvm_probe.usable()
     if usable:
         yield ok("kvm", why)

@@ -67,7 +67,8 @@ class EmbeddedCloud:
         await start_scheduler(process, store)
         self.cloud = await start_api(process, store, self.listen, alone=True)
         beat_s = process.config.get(LivenessOptions).report_interval
-        start_heartbeats(process, ("api", "conductor", "scheduler"), every_s=beat_s)
+        networks = ("network",) if self.virt != "fake" else ()  # simulated hosts have none that could fail
+        start_heartbeats(process, ("api", "conductor", "scheduler", *networks), every_s=beat_s)
         self._joining = asyncio.create_task(self.agents.join(), name="launch.hosts")
 
     async def stop(self) -> None:

@@ -49,8 +49,6 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     port_security: bool = True
     allowed_address_pairs: tuple[str, ...] = ()
     """Addresses and blocks for which it may speak from its own `mac`."""
-    allowed_macs: tuple[tuple[str, str], ...] = ()
-    """Since GuestSpec 1.3, PortPlan 1.1: pairs (address or block, MAC) for which it may speak from that other MAC."""
 
 
 class CellPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -75,6 +75,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     port_security: bool = True
     allowed_address_pairs: list[dict[str, Any]] = []
     fixed_ips: tuple[PortAddress, ...] = ()
+    security_groups: tuple[str, ...] = ()
     created_at: datetime
     updated_at: datetime
 

@@ -27,6 +27,9 @@ from kilonova.rpcapi.network import NetworkAPI
 
 log = get_logger(__name__)
 
+_ASK_AFTER_S = 0.2
+"""Seconds between a port that came and the question for its groups."""
+
 
 class NetworkAgent(NetworkAPI):
     """Keeps one host's networks and the conductor in agreement."""
@@ -72,6 +75,7 @@ class NetworkAgent(NetworkAPI):
         self._touched: set[str] = set()
         """Servers for which commands came since the conductor was asked last."""
         self._comparing = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -97,6 +101,8 @@ class NetworkAgent(NetworkAPI):
     async def close(self, *, remove: bool = False) -> None:
         """End the periodic work; networks stay for their guests unless they shall be removed."""
         loops, self._loops = self._loops, []
+        if self._asking is not None:
+            loops.append(self._asking)
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
@@ -106,6 +112,8 @@ class NetworkAgent(NetworkAPI):
         with self._commanded(server_id):
             async with self._epochs.enter(server_id, epoch):
                 await self.driver.plug(networks, ports)
+        if any(rule.remote_group for port in ports for rule in port.rules or ()):
+            self._ask_soon()
         log.info("ports are ready", server=server_id, ports=len(ports), bridges=[n.bridge for n in networks])
 
     async def unplug(self, server_id: str, *, epoch: int) -> None:
@@ -131,6 +139,18 @@ class NetworkAgent(NetworkAPI):
                 changed=report.changed,
                 stray=report.stray,
             )
+
+    def _ask_soon(self) -> None:
+        """Who is in the groups of new ports only the conductor knows. Asked once for all that come meanwhile."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(), name=f"network.ask.{self._host}")
+
+    async def _ask(self) -> None:
+        await self._clock.sleep(_ASK_AFTER_S)
+        try:
+            await self.refresh()
+        except CloudError as error:
+            log.warning("who is in which security group is not known yet; it is asked again", cause=error.message)
 
     async def repair(self) -> list[str]:
         """Look once whether all that is carried is as it was made, and mend it; what was mended, in words."""

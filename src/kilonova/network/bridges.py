@@ -56,7 +56,7 @@ async def ensure(plan: NetworkPlan, mark: str, *, reserved: Sequence[str] = ()) 
     state, name, mac = links.get(plan.bridge), plan.bridge, mac_of(plan)
     todo: list[str] = []
     if state is None:
-        await _check_room(plan, mark, links, reserved)
+        await _check_room(plan, links, reserved)
         todo.append(f"link add name {name} address {mac} type bridge forward_delay 0 stp_state 0")
         state = {}
     elif state.get("address") != mac:
@@ -100,8 +100,9 @@ async def join(plan: NetworkPlan, *, card: str = "", taps: Collection[str] = ())
     return bool(todo)
 
 
-async def _check_room(plan: NetworkPlan, mark: str, links: Mapping[str, Any], reserved: Sequence[str]) -> None:
-    own = {name for name, link in links.items() if link.get("ifalias") == mark}
+async def _check_room(plan: NetworkPlan, links: Mapping[str, Any], reserved: Sequence[str]) -> None:
+    # Two networks may have the same addresses, also where they are two clouds'.
+    own = {name for name, link in links.items() if name.startswith("kb") and link.get("ifalias")}
     used = [(f"reserved block {block}", IPv4Network(block)) for block in reserved]
     routes: list[dict[str, Any]] = json.loads(await run("ip", "-json", "-4", "route", "show", "table", "main") or "[]")
     for route in routes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from kilonova.model.network_plans import HostNetworks, NetworkPlan, PortPlan
+from kilonova.model.network_plans import GroupMembers, HostNetworks, NetworkPlan, PortPlan
 from kilonova.network.driver import Report
 
 
@@ -18,6 +18,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
     version: str = "1.0"
     network: NetworkPlan
     ports: tuple[PortPlan, ...]
+    members: tuple[GroupMembers, ...] = ()
 
 
 class Carried:
@@ -27,6 +28,8 @@ class Carried:
         self._directory = directory
         self.networks: dict[str, NetworkPlan] = {}
         self.ports: dict[str, PortPlan] = {}
+        self.members: dict[str, tuple[GroupMembers, ...]] = {}
+        """Who is in the groups that ports' rules name, by network; as the conductor said last."""
 
     def replace(self, networks: Iterable[NetworkPlan], ports: Iterable[PortPlan]) -> set[str]:
         """Carry these ports, and those of `networks` that they are on; the networks that are different now."""
@@ -54,7 +57,18 @@ class Carried:
 
     def snapshot(self) -> HostNetworks:
         """All of it, as a plain value."""
-        return HostNetworks(networks=tuple(self.networks.values()), ports=tuple(self.ports.values()))
+        return HostNetworks(
+            networks=tuple(self.networks.values()),
+            ports=tuple(self.ports.values()),
+            members=tuple(group for groups in self.members.values() for group in groups),
+        )
+
+    def learn(self, members: Iterable[GroupMembers]) -> None:
+        """Take over who is in which group, on the networks that are carried."""
+        found: dict[str, list[GroupMembers]] = {}
+        for group in members:
+            found.setdefault(group.network_id, []).append(group)
+        self.members = {network_id: tuple(groups) for network_id, groups in found.items()}
 
     def compare(self, wanted: HostNetworks, *, leave: Collection[str] = ()) -> tuple[HostNetworks, Report]:
         """What to carry from now on, so that it is `wanted` but for the servers in `leave`; and how that differs."""
@@ -77,7 +91,11 @@ class Carried:
 
     def save(self, network_id: str) -> None:
         """Write one network down, whole or not at all."""
-        record = _Record(network=self.networks[network_id], ports=tuple(self.ports_of(network_id)))
+        record = _Record(
+            network=self.networks[network_id],
+            ports=tuple(self.ports_of(network_id)),
+            members=self.members.get(network_id, ()),
+        )
         directory = self.directory_of(network_id)
         directory.mkdir(parents=True, exist_ok=True)
         draft = directory / "plan.json.new"
@@ -96,12 +114,15 @@ class Carried:
         """Take up what was written down. What cannot be read is left to `directories` and a comparison."""
         networks: list[NetworkPlan] = []
         ports: list[PortPlan] = []
+        members: list[GroupMembers] = []
         for directory in self.directories():
             with contextlib.suppress(OSError, msgspec.MsgspecError):
                 record = msgspec.json.decode((directory / "plan.json").read_bytes(), type=_Record)
                 networks.append(record.network)
                 ports.extend(record.ports)
+                members.extend(record.members)
         self.replace(networks, ports)
+        self.learn(members)
 
     def directories(self) -> Iterator[Path]:
         """The directories of networks that there are, carried or not."""

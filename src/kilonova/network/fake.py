@@ -44,6 +44,7 @@ class FakeNetworks(NetworkDriver):
 
     async def reconcile(self, wanted: HostNetworks, *, leave: Collection[str] = ()) -> Report:
         becoming, report = self._carried.compare(wanted, leave=leave)
+        self._carried.learn(wanted.members)
         self._carried.replace(becoming.networks, becoming.ports)
         return report
 
@@ -63,6 +64,9 @@ class FakeNetworkAgent(NetworkAPI):
 
     async def close(self) -> None:
         """Nothing to let go."""
+
+    async def refresh(self) -> None:
+        """What it does not filter, it need not know of."""
 
     async def plug(self, server_id: str, networks: list[NetworkPlan], ports: list[PortPlan], *, epoch: int) -> None:
         async with self._epochs.enter(server_id, epoch):

@@ -213,13 +213,14 @@ class Flat(NetworkDriver):
     async def _apply_rules(self) -> bool:
         """Whether anything had to be written."""
         networks = list(self._carried.networks.values())
-        rules = nftables.ruleset(self._wants(), networks, list(self._carried.ports.values()))
-        if rules == self._written and await nftables.standing(self._mark) == self._standing:
+        carried = self._carried.snapshot()
+        rules = nftables.Ruleset(self._wants(), networks, carried.ports, carried.members)
+        if rules.text == self._written and await nftables.standing(self._mark) == self._standing:
             return False
         # A failure leaves it open what stands.
         self._written = ""
-        await nftables.apply(rules)
-        self._written, self._standing = rules, await nftables.standing(self._mark)
+        await nftables.apply(self._mark, rules)
+        self._written, self._standing = rules.text, await nftables.standing(self._mark)
         has_way_out = any(subnet.gateway for network in networks for subnet in network.subnets)
         if has_way_out and self._options.masquerade:
             bridges.allow_forwarding()
@@ -263,6 +264,7 @@ class Flat(NetworkDriver):
 
     async def _compare(self, wanted: HostNetworks, leave: Collection[str]) -> Report:
         becoming, report = self._carried.compare(wanted, leave=leave)
+        self._carried.learn(wanted.members)
         # Unchanged networks are made sure of, too: a change before may have failed half way.
         failures = await self._become(
             becoming.networks, becoming.ports, also=[network.id for network in becoming.networks]

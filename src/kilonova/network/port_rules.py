@@ -18,7 +18,8 @@ import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, collapse_addresses
 
-from kilonova.model.network_plans import NetworkPlan, PortPlan
+from kilonova.model.network_plans import GroupMembers, NetworkPlan, PortPlan
+from kilonova.network import group_rules
 from kilonova.network.bridges import mac_of
 from kilonova.network.wants import ANY_TAP, KNOWN_MARK, METADATA, Wants, host_addresses, quoted
 
@@ -28,11 +29,14 @@ ANYBODY = IPv4Network("0.0.0.0/32")
 EVERYBODY = IPv4Network("0.0.0.0/0")
 
 
-def bridge_table(wants: Wants, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> list[str]:
+def bridge_table(
+    wants: Wants, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan], members: Sequence[GroupMembers] = ()
+) -> list[str]:
     """``table bridge``."""
-    lines = [f"table bridge {wants.table} {{"]
+    lines = [f"table bridge {wants.table} {{", *group_rules.member_sets(members)]
     hosts = {network.id: host_addresses(network) for network in networks}
     for port in ports:
+        lines += group_rules.chains(port, members, hosts.get(port.nic.network_id, []))
         rules = _from_port(wants, port, hosts.get(port.nic.network_id, []))
         lines += [f"  chain {port.nic.tap} {{", *(f"    {rule}" for rule in rules), "  }"]
     lines += ["  chain from_guests {", "    type filter hook prerouting priority -200; policy accept;"]
@@ -41,6 +45,7 @@ def bridge_table(wants: Wants, networks: Sequence[NetworkPlan], ports: Sequence[
         lines.append(f"    iifname vmap {{ {verdicts} }}")
     lines.append("  }")
     lines += _strangers(networks, [port.nic.tap for port in ports] + list(wants.cards.values()))
+    lines += group_rules.to_ports(ports)
     return [*lines, *_segment(wants, networks), "}"]
 
 
@@ -67,10 +72,10 @@ def _from_port(wants: Wants, port: PortPlan, hosts: Sequence[str]) -> list[str]:
             continue
         sends = f"ether saddr {mac} arp saddr ether {mac}"
         if EVERYBODY in blocks:
-            rules += [f"{sends} accept", f"ether saddr {mac} ether type ip accept"]
+            rules += [f"{sends} accept", f"ether saddr {mac} ether type ip {group_rules.out_of(port)}"]
         else:
             rules += [f"{sends} arp saddr ip {_set([*blocks, ANYBODY])} accept"]
-            rules += [f"ether saddr {mac} ip saddr {_set(blocks)} accept"]
+            rules += [f"ether saddr {mac} ip saddr {_set(blocks)} {group_rules.out_of(port)}"]
     return [*rules, "drop"]
 
 
@@ -90,7 +95,7 @@ def _senders(port: PortPlan) -> dict[str, list[IPv4Network]]:
     nic = port.nic
     found = {nic.mac: [IPv4Network(fixed.address) for fixed in nic.fixed_ips]}
     found[nic.mac] += [IPv4Network(block, strict=False) for block in nic.allowed_address_pairs]
-    for block, mac in nic.allowed_macs:
+    for block, mac in port.allowed_macs:
         # Only what is one: a text that comes from a user stands in a rule.
         if _MAC.fullmatch(mac):
             found.setdefault(mac, []).append(IPv4Network(block, strict=False))

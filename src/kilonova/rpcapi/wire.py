@@ -2,10 +2,8 @@
 
 An object that travels has a ``version``. A field that is added raises its minor number and gets a line in `ADDED`;
 `downgrade` leaves out what came later. A field is never taken away or given another meaning within a major version.
-Fields of an object within another are named by their path: ``nics.allowed_macs``.
 """
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,9 +17,9 @@ ADDED: Final[dict[type[msgspec.Struct], dict[str, tuple[str, ...]]]] = {
     GuestSpec: {
         "1.1": ("flavor_name",),
         "1.2": ("cells", "pci_devices"),
-        "1.3": ("build", "replaces", "files", "nics.allowed_macs"),
+        "1.3": ("build", "replaces", "files"),
     },
-    PortPlan: {"1.1": ("admin_up", "nic.allowed_macs")},
+    PortPlan: {"1.1": ("admin_up", "allowed_macs"), "1.2": ("rules",)},
     HostReport: {"1.1": ("numa", "pci", "more", "metrics")},
 }
 """Object to version to the fields that came with it."""
@@ -37,15 +35,6 @@ def downgrade(value: msgspec.Struct, version: str) -> dict[str, Any]:
     for added_in, fields in ADDED[type(value)].items():
         if parse(added_in) > parse(version):
             for field in fields:
-                _drop(plain, field.split("."))
+                plain.pop(field, None)
     plain["version"] = version
     return plain
-
-
-def _drop(plain: Any, path: Sequence[str]) -> None:
-    """Remove what `path` leads to, in each of a list."""
-    for one in plain if isinstance(plain, (list, tuple)) else [plain]:
-        if len(path) == 1:
-            one.pop(path[0], None)
-        elif one.get(path[0]) is not None:
-            _drop(one[path[0]], path[1:])

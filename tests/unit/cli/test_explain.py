@@ -37,10 +37,16 @@ def test_what_is_wrong_is_said_in_a_line(
     assert told in err and err.count("\n") == 1 and "hidden" not in err
 
 
-@pytest.mark.parametrize(("words", "told"), [([], "Give a server's id"), (["web"], "is no server id")])
-def test_a_question_that_is_none(capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:
-    assert main(["explain", *words]) == 2
-    assert told in capsys.readouterr().err
+def test_a_question_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain"]) == 2
+    assert "Give a server's id or name" in capsys.readouterr().err
+
+
+def test_a_name_that_no_server_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'kilonova.sqlite'}", inline=True)
+    migrations.upgrade(store.engine)
+    assert main(["explain", "web", "--state", str(tmp_path)]) == 2
+    assert "There is no server 'web'" in capsys.readouterr().err
 
 
 def test_where_nothing_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

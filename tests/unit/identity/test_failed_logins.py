@@ -216,3 +216,23 @@ async def test_the_wait_is_what_is_left_of_the_minute(world: World) -> None:
             await world.store.read(failed_logins.check, "k", limit=LIMIT, now=now + timedelta(seconds=later))
         assert abs(refused.value.retry_after_s - wait) <= 1
     assert not await world.store.read(failed_logins.check, "k", limit=LIMIT, now=now + timedelta(seconds=60))
+
+
+async def test_what_is_full_is_not_cleared_by_one_that_was_right(world: World) -> None:
+    now = world.clock.now()
+
+    def fill(tx: Tx, times: int) -> None:
+        for _ in range(times):
+            failed_logins.add(tx, "k", limit=LIMIT, now=now)
+
+    await world.store.run(fill, LIMIT)
+    with pytest.raises(TooManyRequests):
+        await world.store.run(failed_logins.clear, "k", limit=LIMIT, now=now)
+    assert await world.store.read(_rows) == [("k", LIMIT)]
+    await world.store.run(failed_logins.clear, "k", limit=LIMIT + 1, now=now)
+    assert await world.store.read(_rows) == []
+
+
+async def test_who_is_not_there_is_counted_apart_from_others_who_are_not(world: World) -> None:
+    for who in ("a@Nowhere", "b@Nowhere", "a@Elsewhere", "a", "b"):
+        assert await _fail(world, LIMIT + 1, who) == [401] * LIMIT + [429], who

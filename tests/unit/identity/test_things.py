@@ -208,6 +208,16 @@ async def test_made_by_two_at_the_same_moment_there_is_one(world: World) -> None
         ({"methods": ["password"] * 17}, 400, "methods"),
         ({"methods": ["x" * 300]}, 400, "methods"),
         ({"methods": ["magic"]}, 401, "magic"),
+        ({"methods": ["totp", "password"]}, 401, "totp"),
+        (
+            {
+                "methods": ["password", "token"],
+                "token": {"id": "x"},
+                "password": {"user": {"name": "a", "password": "a"}},
+            },
+            400,
+            "methods",
+        ),
         ({"methods": ["password"]}, 400, "password"),
         ({"methods": ["password"], "password": {}}, 400, "user"),
         ({"methods": ["password"], "password": {"user": {"name": "a"}}}, 400, "password"),
@@ -237,7 +247,9 @@ async def test_logins_that_cannot_be_understood(
     "scope",
     [
         {}, "somewhere", {"project": {}}, {"project": {"domain": {"id": "default"}}}, {"domain": {}}, {"system": {}},
-        {"project": {"id": 5}}, {"project": {"name": "x" * 256}}, {"system": True}, [], 5,
+        {"project": {"id": 5}}, {"system": {"all": False}}, {"OS-TRUST:trust": {"id": "x"}}, {"system": {"all": 1}},
+        {"project": {"id": "a"}, "domain": {"id": "default"}}, {"domain": {"id": "default"}, "system": {"all": True}},
+        {"project": {"name": "x" * 256}}, {"system": True}, [], 5,
     ],
 )  # fmt: skip
 async def test_scopes_that_cannot_be_understood(world: World, scope: Any) -> None:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from cryptography.fernet import Fernet
 from identity_rig import World, message
+from tests.support.stores import on_sqlite
 
 from kilonova.identity.service import IdentityOptions, TokenBody
 from kilonova.store.queries import identity as rows
@@ -323,7 +324,8 @@ async def test_a_known_token_costs_one_look_at_the_epoch_and_nothing_else(world:
     before = identity._epoch.reads
     for _ in range(10):
         assert await world.use(token) == 200
-    assert (identity._epoch.reads - before, reads) == (10, 0)
+    # On a server that look is a read like others.
+    assert (identity._epoch.reads - before, reads) == (10, 0 if on_sqlite() else 10)
 
 
 async def test_requests_at_the_same_moment_share_a_look_but_none_that_began_before(world: World) -> None:
@@ -396,3 +398,26 @@ async def test_a_revoked_one_is_exchanged_for_nothing(world: World) -> None:
     token = await world.login("bob", "pw")
     await world.call("DELETE", "/auth/tokens", token=token, headers={"X-Subject-Token": token})
     assert (await world.exchange(token)).status_code == 401
+
+
+async def test_head_checks_a_token_too(world: World) -> None:
+    token = await world.login("bob", "pw", "blue")
+    for subject, status in ((token, 200), ("nonsense", 404)):
+        answer = await world.call("HEAD", "/auth/tokens", token=token, headers={"X-Subject-Token": subject})
+        assert (answer.status_code, answer.content) == (status, b"")
+
+
+async def test_who_wants_to_look_seldom_notices_a_little_later(world: World) -> None:
+    options = IdentityOptions(recheck_s=0.02)
+    other = World(world.store, world.clock, options, world.key)
+    token = await world.login("bob", "pw", "blue")
+    assert await other.use(token) == 200
+    world.clock.move(1)
+    assert await other.use(token) == 200
+    reads = other.process().identity._epoch.reads
+    await world.ask("PATCH", f"/users/{await _bob(world)}", {"user": {"enabled": False}})
+    world.clock.move(0.019)
+    assert await other.use(token) == 200
+    assert other.process().identity._epoch.reads == reads
+    world.clock.move(0.002)
+    assert await other.use(token) == 401

@@ -2,11 +2,13 @@
 
 import json
 import os
+import pwd
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.places import open_place
 
 from kilonova.base.config import Config
 from kilonova.cli.docs import PACKAGE, sections
@@ -16,8 +18,13 @@ from kilonova.launch.doctor import Finding
 from kilonova.launch.state import StateDir
 from kilonova.store import migrations
 from kilonova.store.engine import Store
+from kilonova.virt.libvirt import daemons
 
 OPTIONS = [(section.name, option.name, section.module) for section in sections(PACKAGE) for option in section.options]
+
+
+def has_user(name: str) -> bool:
+    return any(account.pw_name == name for account in pwd.getpwall())
 
 
 def a_file(tmp_path: Path, text: str) -> Path:
@@ -95,9 +102,21 @@ def test_a_machine_without_a_hypervisor(tmp_path: Path) -> None:
 def test_how_guests_run_is_said_with_the_reason(tmp_path: Path) -> None:
     for name in ("qemu-system-x86_64", "libvirtd", "virtlogd", "qemu-img"):
         (tmp_path / name).touch(mode=0o755)
-    [there, kvm] = doctor.check_hypervisor(LIBVIRT, [str(tmp_path)])
+    [there, user, kvm] = doctor.check_hypervisor(LIBVIRT, [str(tmp_path)])
+    assert user.what == "qemu user"
     assert there.level == "ok" and kvm.what == "kvm" and kvm.text
     assert kvm.level == "ok" or ("emulated" in kvm.text and kvm.remedy)
+
+
+@pytest.mark.skipif(not has_user("libvirt-qemu"), reason="QEMU's user comes with libvirt-daemon-system")
+def test_a_state_directory_that_qemus_user_cannot_reach_is_told(tmp_path: Path) -> None:
+    with open_place("doctor") as place:
+        state = place / "state"
+        state.mkdir()
+        assert daemons.qemu_user(state) == ("libvirt-qemu", "")
+        place.chmod(0o700)
+        user, why = daemons.qemu_user(state)
+        assert user == "root" and str(place) in why
 
 
 def test_simulated_hosts_are_told_and_need_no_network_tools() -> None:

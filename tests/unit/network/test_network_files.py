@@ -5,9 +5,10 @@ from pathlib import Path
 import msgspec
 from tests.support.network_plans import a_network_plan, a_port_plan
 
+from kilonova.model.network_plans import GroupMembers, NetworkPlan, PortPlan, RulePlan
 from kilonova.network.carried import Carried
 from kilonova.network.dnsmasq import DhcpOptions, configuration, hosts_file
-from kilonova.network.nftables import ruleset
+from kilonova.network.nftables import Ruleset
 from kilonova.network.wants import Wants
 
 BLUE, RED = a_network_plan("blue"), a_network_plan("red", "10.91.8.0/24")
@@ -15,17 +16,29 @@ ONE = a_port_plan(BLUE, "one", 10)
 WANTS = Wants(table="kilonova_t", proxies={BLUE.id: ("10.91.7.1", 9697)})
 
 
-def test_without_networks_the_tables_are_removed_and_nothing_is_made() -> None:
-    assert ruleset(WANTS, [], []).split("\n")[:-1] == [
-        "table bridge kilonova_t",
-        "delete table bridge kilonova_t",
-        "table ip kilonova_t",
-        "delete table ip kilonova_t",
-        "table arp kilonova_t",
-        "delete table arp kilonova_t",
-        "table ip6 kilonova_t",
-        "delete table ip6 kilonova_t",
-    ]
+def ruleset(wants: Wants, networks: list[NetworkPlan], ports: list[PortPlan], *members: GroupMembers) -> str:
+    return Ruleset(wants, networks, ports, members).text
+
+
+def test_without_networks_there_are_no_tables() -> None:
+    assert ruleset(WANTS, [], []) == ""
+
+
+def test_rules_of_groups_that_nobody_is_in_let_nothing_through() -> None:
+    port = msgspec.structs.replace(ONE, rules=(RulePlan(direction="ingress", remote_group="g-1"),))
+    assert "@m_" not in ruleset(WANTS, [BLUE], [port])
+    of_red = GroupMembers(network_id=RED.id, group_id="g-1", addresses=("10.91.8.5",))
+    assert "@m_" not in ruleset(WANTS, [BLUE], [port], of_red)
+    of_blue = GroupMembers(network_id=BLUE.id, group_id="g-1", addresses=("10.91.7.5", "10.91.7.4/31"))
+    rules = ruleset(WANTS, [BLUE], [port], of_blue)
+    assert f"ip saddr @m_{BLUE.id.replace('-', '')[:11]}_g1 goto {ONE.nic.tap}_in_by_rule" in rules
+    assert "elements = { 10.91.7.4/31 }" in rules
+
+
+def test_a_protocol_that_is_none_never_stands_in_a_rule() -> None:
+    odd = RulePlan(direction="ingress", protocol="tcp accept; #")
+    rules = ruleset(WANTS, [BLUE], [msgspec.structs.replace(ONE, rules=(odd,))])
+    assert "#" not in rules
 
 
 def test_senders_that_overlap_are_one_set() -> None:
@@ -45,8 +58,9 @@ def test_a_network_whose_gateway_is_not_this_host_has_no_way_out() -> None:
 
 
 def test_a_mac_that_is_none_never_stands_in_a_rule() -> None:
-    nic = msgspec.structs.replace(ONE.nic, allowed_macs=(("10.91.7.5", "fa:16:3e:00:00:01 accept; #"),))
-    rules = ruleset(WANTS, [BLUE], [msgspec.structs.replace(ONE, nic=nic)])
+    rules = ruleset(
+        WANTS, [BLUE], [msgspec.structs.replace(ONE, allowed_macs=(("10.91.7.5", "fa:16:3e:00:00:01 accept; #"),))]
+    )
     assert "10.91.7.5" not in rules
     assert "#" not in rules
 

@@ -23,7 +23,7 @@ from kilonova.model.guest import (
     PowerObservation,
 )
 from kilonova.model.host import HostReport
-from kilonova.model.network_plans import HostNetworks, NetworkPlan, PortPlan, SubnetPlan
+from kilonova.model.network_plans import GroupMembers, HostNetworks, NetworkPlan, PortPlan, RulePlan, SubnetPlan
 from kilonova.model.request_spec import (
     Candidate,
     Choice,
@@ -262,7 +262,7 @@ async def test_an_old_network_agent_is_told_what_it_knows() -> None:
     listener, sent = Listener(), fixture("network/1.0/plug.json")
     networks = msgspec.convert(sent["networks"], list[NetworkPlan])
     async with talking(OldNetworkAPI, listener) as client:
-        agent = NetworkClient(client.target("network", host="h1", version="1.1"))
+        agent = NetworkClient(client.target("network", host="h1", version="1.2"))
         await agent.plug(sent["server_id"], networks, new_ports(), epoch=3)
     assert msgspec.to_builtins(listener.got) == [sent]
 
@@ -270,23 +270,37 @@ async def test_an_old_network_agent_is_told_what_it_knows() -> None:
 async def test_an_old_network_agent_that_cannot_keep_a_port_down_is_not_asked_to() -> None:
     listener = Listener()
     async with talking(OldNetworkAPI, listener) as client:
-        agent = NetworkClient(client.target("network", host="h1", version="1.1"))
+        agent = NetworkClient(client.target("network", host="h1", version="1.2"))
         with pytest.raises(NetworkFailed, match="too old"):
             await agent.plug("s", [], new_ports(admin_up=False), epoch=3)
     assert listener.got == []
 
 
+class MiddleNetworkAPI(OldNetworkAPI, Protocol):
+    version: ClassVar[str] = "1.1"
+
+
+async def test_a_network_agent_that_knows_no_security_groups_is_told_the_rest() -> None:
+    listener, sent = Listener(), fixture("network/1.1/plug.json")
+    ports = new_ports(version="1.2", rules=(RulePlan(direction="ingress"),))
+    async with talking(MiddleNetworkAPI, listener) as client:
+        agent = NetworkClient(client.target("network", host="h1", version="1.2"))
+        await agent.plug("s", [], ports, epoch=3)
+    assert listener.got[0]["ports"] == sent["ports"]
+
+
 async def test_a_new_network_agent_is_told_all() -> None:
     listener = Listener()
+    ports = new_ports(admin_up=False, version="1.2", rules=(RulePlan(direction="ingress"),))
     async with talking(NetworkAPI, listener) as client:
-        agent = NetworkClient(client.target("network", host="h1", version="1.1"))
-        await agent.plug("s", [], new_ports(admin_up=False), epoch=3)
-    assert listener.got[0]["ports"] == new_ports(admin_up=False)
+        agent = NetworkClient(client.target("network", host="h1", version="1.2"))
+        await agent.plug("s", [], ports, epoch=3)
+    assert listener.got[0]["ports"] == ports
 
 
 SHAPES = (
     *(GuestSpec, GuestFile, CellPlan, ImageRef, Nic, GuestRecord, PowerObservation, GuestState, HostReport),
-    *(SubnetPlan, NetworkPlan, PortPlan, HostNetworks),
+    *(SubnetPlan, NetworkPlan, PortPlan, RulePlan, GroupMembers, HostNetworks),
     *(ServerGroup, PciRequest, RequestSpec, Candidate, Explanation, Choice, WhatIf),
 )
 """All that is sent between services."""

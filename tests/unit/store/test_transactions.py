@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from tests.support.stores import on_sqlite
 
-from kilonova.model.errors import QuotaExceeded
+from kilonova.model.errors import QuotaExceeded, Unavailable
 from kilonova.store.engine import Store
 from kilonova.store.queries import quotas
 from kilonova.store.tables.quotas import quota_usages
@@ -88,3 +88,45 @@ async def test_a_limit_of_minus_one_is_none(store: Store) -> None:
     await store.run(quotas.take, "p", {"cores": 10**6})
     await store.run(quotas.give_back, "p", {"cores": 2 * 10**6})
     assert (await store.read(quotas.used, "p"))["cores"] == 0
+
+
+async def test_a_glance_sees_each_commit_as_soon_as_it_is_one(store: Store) -> None:
+    for n in range(1, 20):
+        await store.run(quotas.take, "p", {"port": 1})
+        assert await store.glance(quotas.used, "p") == {"port": n}
+
+
+@only_sqlite
+async def test_a_glance_waits_for_no_writer(store: Store, tmp_path: Path) -> None:
+    await store.run(quotas.take, "p", {"port": 1})
+    assert await store.glance(quotas.used, "p") == {"port": 1}
+    other = sqlite3.connect(tmp_path / "db.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("UPDATE quota_usages SET used = 7")
+    assert await store.glance(quotas.used, "p") == {"port": 1}
+    other.execute("COMMIT")
+    other.close()
+    assert await store.glance(quotas.used, "p") == {"port": 7}
+
+
+@only_sqlite
+async def test_a_glance_that_fails_is_a_read_and_the_next_is_a_glance_again(store: Store) -> None:
+    await store.run(quotas.take, "p", {"port": 1})
+    await store.glance(quotas.used, "p")
+    first = store._glances
+    assert first is not None
+    driver = first.connection.driver_connection
+    assert driver is not None
+    driver.close()  # what comes of it is an error of the database, as when the whole file is locked
+    assert await store.glance(quotas.used, "p") == {"port": 1}
+    assert await store.glance(quotas.used, "p") == {"port": 1}
+    assert store._glances is not None
+    assert store._glances is not first
+
+
+async def test_a_closed_store_says_so_to_a_glance(tmp_path: Path) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'other.sqlite'}")
+    store.create_all()
+    await store.close()
+    with pytest.raises(Unavailable):
+        await store.glance(quotas.used, "p")

@@ -1,7 +1,7 @@
 """``/auth`` of Identity v3: tokens and the catalogue."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -59,12 +59,18 @@ class Methods(Struct, kw_only=True):
     application_credential: CredentialMethod | None = None
 
 
-class Scope(Struct, kw_only=True):
-    """Where somebody wants to work."""
+class SystemScope(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The whole system; there are no parts of it."""
+
+    all: Literal[True]
+
+
+class Scope(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Where somebody wants to work: one of these."""
 
     project: Ref | None = None
     domain: Ref | None = None
-    system: dict[str, bool] | None = None
+    system: SystemScope | None = None
 
 
 class AuthBody(Struct, kw_only=True):
@@ -176,6 +182,9 @@ def _request(body: AuthBody) -> LoginRequest:
             raise Unauthorized(f"Attempted to authenticate with an unsupported method: {method[:40]}.")
         if known[method] is None:
             raise BadRequest(f"Invalid input for field/attribute identity: '{method}' is a required property.")
+    if len(set(identity.methods)) > 1:
+        # Nobody shall believe that both were asked for.
+        raise BadRequest("Invalid input for field/attribute identity.methods: name one; they are not combined.")
     if "application_credential" in identity.methods and identity.application_credential is not None:
         given = identity.application_credential
         if given.id is None and (given.name is None or given.user is None):
@@ -199,13 +208,13 @@ def _scope(scope: Scope | str | None) -> tuple[str, Wanted]:
         if scope != "unscoped":
             raise BadRequest("Invalid input for field/attribute scope: it is an object, or the word 'unscoped'.")
         return scope, Wanted()
+    if sum(part is not None for part in (scope.project, scope.domain, scope.system)) != 1:
+        raise BadRequest("Invalid input for field/attribute scope: name one project, one domain or the system.")
     if scope.project is not None:
         return "project", _wanted(scope.project)
     if scope.domain is not None:
         return "domain", _wanted(scope.domain)
-    if scope.system:
-        return "system", Wanted()
-    raise BadRequest("Invalid input for field/attribute scope: name a project, a domain or the system.")
+    return "system", Wanted()
 
 
 @api.route("POST", "/auth/tokens", public=True, body_key="auth", status=201)

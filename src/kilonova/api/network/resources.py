@@ -30,6 +30,8 @@ api = Api(
         Extension("pagination", "Pagination support"),
         Extension("sorting", "Sorting support"),
         Extension("quotas", "Quota management support"),
+        Extension("security-group", "security-group"),
+        Extension("agent", "agent"),
     ),
 )
 
@@ -37,7 +39,8 @@ Text = Annotated[str, Meta(max_length=255)]
 Project = Annotated[str, Meta(max_length=64)]
 
 
-def _stamp(at: Any) -> str:
+def stamp(at: Any) -> str:
+    """A time as Network v2.0 writes it."""
     return str(at.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
@@ -47,7 +50,8 @@ def _set(body: Struct, names: dict[str, str]) -> dict[str, Any]:
     return {column: value for column, value in found.items() if value is not UNSET}
 
 
-def _owner(body: Any) -> str | None:
+def owner_of(body: Any) -> str | None:
+    """The project that a create body names."""
     for name in ("project_id", "tenant_id"):
         if isinstance(getattr(body, name), str):
             return str(getattr(body, name))
@@ -107,7 +111,7 @@ def _matches(row: dict[str, Any], key: str, values: list[str]) -> bool:
     return str(have) in values
 
 
-def _items(body: Any, one: str) -> tuple[list[Any], bool]:
+def items_of(body: Any, one: str) -> tuple[list[Any], bool]:
     """What a create body asks for: one thing, or many at once."""
     many = getattr(body, f"{one}s")
     single = getattr(body, one)
@@ -116,12 +120,12 @@ def _items(body: Any, one: str) -> tuple[list[Any], bool]:
     return ([single], False) if many is UNSET else (list(many), True)
 
 
-def _made(one: str, views: list[dict[str, Any]], many: bool) -> Reply:
+def made_reply(one: str, views: list[dict[str, Any]], many: bool) -> Reply:
     return Reply({f"{one}s": views} if many else {one: views[0]})
 
 
-def _last_made(one: str, views: list[dict[str, Any]], count: int, many: bool) -> Reply | None:
-    return _made(one, views, many) if len(views) == count else None
+def last_made(one: str, views: list[dict[str, Any]], count: int, many: bool) -> Reply | None:
+    return made_reply(one, views, many) if len(views) == count else None
 
 
 # ---- networks -----------------------------------------------------------------------------------------------
@@ -187,8 +191,8 @@ def network_view(network: Network, *, as_admin: bool) -> dict[str, Any]:
         "ipv6_address_scope": None,
         "tags": [],
         "revision_number": 1,
-        "created_at": _stamp(network.created_at),
-        "updated_at": _stamp(network.updated_at),
+        "created_at": stamp(network.created_at),
+        "updated_at": stamp(network.updated_at),
     }
     if as_admin:
         view |= {
@@ -221,16 +225,16 @@ async def show_network(cloud: Cloud, req: Request, network_id: Uuid) -> Reply:
 @api.route("POST", "/networks", status=201, once=True)
 async def create_network(cloud: Cloud, req: Request, body: NetworkBody) -> Reply:
     """New networks."""
-    items, many = _items(body, "network")
+    items, many = items_of(body, "network")
     views: list[dict[str, Any]] = []
     req.answers_with(
-        lambda made: _last_made("network", [*views, network_view(made, as_admin=req.ctx.is_admin)], len(items), many)
+        lambda made: last_made("network", [*views, network_view(made, as_admin=req.ctx.is_admin)], len(items), many)
     )
     for fields in items:
         _check_provider(fields)
-        made = await cloud.networks.create_network(req.ctx, _owner(fields), _set(fields, NETWORK_COLUMNS))
+        made = await cloud.networks.create_network(req.ctx, owner_of(fields), _set(fields, NETWORK_COLUMNS))
         views.append(network_view(made, as_admin=req.ctx.is_admin))
-    return _made("network", views, many)
+    return made_reply("network", views, many)
 
 
 @api.route("PUT", "/networks/{network_id}", body_key="network")
@@ -318,8 +322,8 @@ def subnet_view(subnet: Subnet) -> dict[str, Any]:
         "service_types": [],
         "tags": [],
         "revision_number": 1,
-        "created_at": _stamp(subnet.created_at),
-        "updated_at": _stamp(subnet.updated_at),
+        "created_at": stamp(subnet.created_at),
+        "updated_at": stamp(subnet.updated_at),
     }
 
 
@@ -363,18 +367,18 @@ async def show_subnet(cloud: Cloud, req: Request, subnet_id: Uuid) -> Reply:
 @api.route("POST", "/subnets", status=201, once=True)
 async def create_subnet(cloud: Cloud, req: Request, body: SubnetBody) -> Reply:
     """New subnets."""
-    items, many = _items(body, "subnet")
+    items, many = items_of(body, "subnet")
     views: list[dict[str, Any]] = []
-    req.answers_with(lambda made: _last_made("subnet", [*views, subnet_view(made)], len(items), many))
+    req.answers_with(lambda made: last_made("subnet", [*views, subnet_view(made)], len(items), many))
     for fields in items:
         if isinstance(fields.network_id, UnsetType):
             raise BadRequest("Failed to parse request. Required attribute 'network_id' not specified.")
         values = _subnet_values(fields)
         if "cidr" not in values:
             raise BadRequest("Failed to parse request. Required attribute 'cidr' not specified.")
-        made = await cloud.networks.create_subnet(req.ctx, _owner(fields), fields.network_id, values)
+        made = await cloud.networks.create_subnet(req.ctx, owner_of(fields), fields.network_id, values)
         views.append(subnet_view(made))
-    return _made("subnet", views, many)
+    return made_reply("subnet", views, many)
 
 
 @api.route("PUT", "/subnets/{subnet_id}", body_key="subnet")
@@ -468,15 +472,15 @@ def port_view(port: Port, *, as_admin: bool) -> dict[str, Any]:
         "device_owner": port.device_owner,
         "port_security_enabled": port.port_security,
         "allowed_address_pairs": port.allowed_address_pairs,
-        "security_groups": [],
+        "security_groups": list(port.security_groups),
         "extra_dhcp_opts": [],
         "binding:vnic_type": "normal",
         "project_id": port.project_id,
         "tenant_id": port.project_id,
         "tags": [],
         "revision_number": 1,
-        "created_at": _stamp(port.created_at),
-        "updated_at": _stamp(port.updated_at),
+        "created_at": stamp(port.created_at),
+        "updated_at": stamp(port.updated_at),
     }
     if as_admin:
         view |= {
@@ -491,9 +495,9 @@ def port_view(port: Port, *, as_admin: bool) -> dict[str, Any]:
 def _port_values(fields: PortFields) -> tuple[dict[str, Any], list[dict[str, str]] | None]:
     if fields.vnic_type not in (UNSET, "normal"):
         raise NotSupported(f"binding:vnic_type '{fields.vnic_type}' is not supported; this cloud has 'normal'.")
-    if fields.security_groups:
-        raise NotSupported("Security groups are not supported: traffic is filtered against spoofing only.")
     values = _set(fields, PORT_COLUMNS)
+    if isinstance(fields.security_groups, list):
+        values["security_groups"] = fields.security_groups
     if isinstance(fields.host_id, str):
         values["host"] = fields.host_id
     if not isinstance(fields.allowed_address_pairs, UnsetType):
@@ -547,18 +551,18 @@ async def show_port(cloud: Cloud, req: Request, port_id: Uuid) -> Reply:
 @api.route("POST", "/ports", status=201, once=True)
 async def create_port(cloud: Cloud, req: Request, body: PortBody) -> Reply:
     """New ports."""
-    items, many = _items(body, "port")
+    items, many = items_of(body, "port")
     views: list[dict[str, Any]] = []
     req.answers_with(
-        lambda made: _last_made("port", [*views, port_view(made, as_admin=req.ctx.is_admin)], len(items), many)
+        lambda made: last_made("port", [*views, port_view(made, as_admin=req.ctx.is_admin)], len(items), many)
     )
     for fields in items:
         if isinstance(fields.network_id, UnsetType):
             raise BadRequest("Failed to parse request. Required attribute 'network_id' not specified.")
         values, fixed_ips = _port_values(fields)
-        made = await cloud.networks.create_port(req.ctx, _owner(fields), fields.network_id, values, fixed_ips)
+        made = await cloud.networks.create_port(req.ctx, owner_of(fields), fields.network_id, values, fixed_ips)
         views.append(port_view(made, as_admin=req.ctx.is_admin))
-    return _made("port", views, many)
+    return made_reply("port", views, many)
 
 
 @api.route("PUT", "/ports/{port_id}", body_key="port")
@@ -578,14 +582,16 @@ async def delete_port(cloud: Cloud, req: Request, port_id: Uuid) -> Reply:
 
 # ---- what clients look at besides -----------------------------------------------------------------------------
 
+QUOTAS = ("network", "subnet", "port", "security_group", "security_group_rule")
+
 
 @api.route("GET", "/quotas/{project_id}")
 async def show_quota(cloud: Cloud, req: Request, project_id: str) -> Reply:
-    """A project's limits of networks, subnets and ports."""
+    """A project's limits."""
     if project_id != req.ctx.project_id:
         cloud.parts.policy.authorize(req.ctx, "create_network:shared", {"project_id": project_id})
     quota = await cloud.hosts.quota(project_id)
-    return Reply({"quota": {name: quota[name][0] for name in ("network", "subnet", "port") if name in quota}})
+    return Reply({"quota": {name: quota[name][0] for name in QUOTAS if name in quota}})
 
 
 def _empty(name: str) -> Callable[..., Any]:
@@ -596,5 +602,5 @@ def _empty(name: str) -> Callable[..., Any]:
     return nothing
 
 
-for _name in ("security-groups", "floatingips", "routers", "agents"):
+for _name in ("floatingips", "routers"):
     api.route("GET", f"/{_name}")(_empty(_name))

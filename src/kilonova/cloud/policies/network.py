@@ -10,9 +10,10 @@ DEFAULTS: tuple[Default, ...] = (
     Default("context_is_admin", "role:admin", "Who is an administrator."),
     *(
         Default(f"{verb}_{thing}", MEMBER if verb != "get" else READER)
-        for thing in ("network", "subnet", "port")
+        for thing in ("network", "subnet", "port", "security_group", "security_group_rule")
         for verb in ("create", "update", "delete", "get")
     ),
+    Default("get_agent", ADMIN, "See the network agents of hosts."),
     Default("create_network:shared", ADMIN, "Make a network that all projects see."),
     Default("update_network:shared", ADMIN, "Share a network with all projects."),
     Default("create_network:router:external", ADMIN, "Make a network external."),

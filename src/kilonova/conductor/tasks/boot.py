@@ -123,6 +123,7 @@ def _claim(
         hostname=server.hostname,
         ids=run.ids,
         at=at,
+        groups=server.order.security_groups,
     )
     decisions.add(tx, _decision(server.id, request_id, attempt, host, explanation, at))
     servers.become(tx, server.id, at=at, task_state=TaskState.NETWORKING, host=host)
@@ -169,6 +170,7 @@ async def plug_ports(run: Run[Hands], host: str) -> None:
     networks, plans = await run.services.store.read(ports.plans_for_server, run.subject)
     if plans:
         await run.services.network(host).plug(run.subject, networks, plans, epoch=run.epoch)
+        run.services.networks_changed(network.id for network in networks)
 
 
 async def unplug(run: Run[Hands]) -> None:

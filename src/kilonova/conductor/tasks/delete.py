@@ -50,6 +50,8 @@ def _server_and_host(tx: Tx, server_id: str) -> tuple[Server | None, bool]:
 
 
 async def erase(run: Run[Hands]) -> Write:
+    networks, _ = await run.services.store.read(ports.plans_for_server, run.subject)
+    run.services.networks_changed(network.id for network in networks)
     return partial(_erase, server_id=run.subject, task_id=run.task_id, at=run.clock.now())
 
 

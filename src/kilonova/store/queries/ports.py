@@ -11,9 +11,9 @@ from kilonova.base.ids import Ids
 from kilonova.model.errors import AlreadyExists, BadRequest, Conflict, NotFound
 from kilonova.model.guest import FixedIP, Nic
 from kilonova.model.network import Network, Port, PortAddress, Subnet
-from kilonova.model.network_plans import HostNetworks, NetworkPlan, PortPlan, SubnetPlan
+from kilonova.model.network_plans import HostNetworks, NetworkPlan, PortPlan, RulePlan, SubnetPlan
 from kilonova.model.server import RequestedNetwork
-from kilonova.store.queries import networks, quotas
+from kilonova.store.queries import networks, quotas, security_groups
 from kilonova.store.tables.networks import addresses, ports
 from kilonova.store.tables.networks import networks as network_table
 from kilonova.store.transactions import Tx, insert_row, update_rows
@@ -49,7 +49,11 @@ def _read(tx: Tx, query: sa.Select[Any], parameters: Mapping[str, Any] | None = 
     for row in of_ports:
         fixed = PortAddress(address=str(IPv4Address(row.address)), subnet_id=row.subnet_id)
         found.setdefault(row.port_id, []).append(fixed)
-    return [Port(**row._mapping, fixed_ips=tuple(found.get(row.id, ()))) for row in rows]
+    groups = security_groups.of_ports(tx, [row.id for row in rows])
+    return [
+        Port(**row._mapping, fixed_ips=tuple(found.get(row.id, ())), security_groups=groups.get(row.id, ()))
+        for row in rows
+    ]
 
 
 def get(tx: Tx, port_id: str, *, project_id: str | None = None) -> Port:
@@ -75,24 +79,36 @@ def list_all(tx: Tx, *, project_id: str | None = None, device_id: str | None = N
 
 
 def insert(
-    tx: Tx, values: Mapping[str, Any], wanted: Sequence[Mapping[str, str]] | None, subnets: Sequence[Subnet]
+    tx: Tx,
+    values: Mapping[str, Any],
+    wanted: Sequence[Mapping[str, str]] | None,
+    subnets: Sequence[Subnet],
+    groups: Sequence[str],
 ) -> Port:
     """Add a port with its addresses. `wanted` are ``fixed_ips``; None: one of the first subnet.
+
+    Args:
+        groups: ids of its security groups.
 
     Raises:
         AlreadyExists: the MAC is taken. Conflict: an address is. BadRequest: an address is of no subnet.
     """
-    _add(tx, values, wanted, subnets)
+    _add(tx, values, wanted, subnets, groups)
     return get(tx, values["id"])
 
 
 def _add(
-    tx: Tx, values: Mapping[str, Any], wanted: Sequence[Mapping[str, str]] | None, subnets: Sequence[Subnet]
+    tx: Tx,
+    values: Mapping[str, Any],
+    wanted: Sequence[Mapping[str, str]] | None,
+    subnets: Sequence[Subnet],
+    groups: Sequence[str],
 ) -> None:
     if tx.execute(_MAC, {"network": values["network_id"], "mac": values["mac"]}).first():
         raise AlreadyExists(detail=f"Mac address {values['mac']} is in use on network {values['network_id']}.")
     quotas.take(tx, values["project_id"], {"port": 1})
     insert_row(tx, ports, values)
+    security_groups.set_of_port(tx, values["id"], groups)
     set_addresses(tx, values["id"], wanted, subnets)
 
 
@@ -123,6 +139,7 @@ def update(tx: Tx, port_id: str, values: Mapping[str, Any], *, at: datetime) -> 
 def delete(tx: Tx, port: Port) -> None:
     """Remove a port; its addresses are free."""
     tx.execute(_FREE_ADDRESSES, {"port": port.id})
+    security_groups.set_of_port(tx, port.id, ())
     tx.execute(_FORGET, {"port": port.id})
     quotas.give_back(tx, port.project_id, {"port": 1})
 
@@ -201,11 +218,15 @@ def allocate_for_server(
     hostname: str,
     ids: Ids,
     at: datetime,
+    groups: Sequence[str] = (),
 ) -> None:
     """Give a server its ports and bind them to its host. Again: the same ports, bound anew.
 
+    Args:
+        groups: names or ids of the security groups of ports that are made; empty: the project's default.
+
     Raises:
-        Conflict: no address is free, or a port is in use.
+        Conflict: no address is free, or a port is in use. BadRequest: there is no such group any more.
     """
     binding = {"device_id": server_id, "device_owner": "compute:nova", "host": host, "hostname": hostname}
     made = [port for port in of_servers(tx, [server_id]).get(server_id, []) if port.auto]
@@ -220,10 +241,19 @@ def allocate_for_server(
             made.remove(port)
             update(tx, port.id, binding, at=at)
         else:
-            _make(tx, wish, project_id, binding, ids, at)
+            in_groups = security_groups.resolve(tx, project_id, groups, at=at)
+            _make(tx, wish, project_id, binding, in_groups, ids, at)
 
 
-def _make(tx: Tx, wish: RequestedNetwork, project_id: str, binding: Mapping[str, Any], ids: Ids, at: datetime) -> None:
+def _make(
+    tx: Tx,
+    wish: RequestedNetwork,
+    project_id: str,
+    binding: Mapping[str, Any],
+    groups: Sequence[str],
+    ids: Ids,
+    at: datetime,
+) -> None:
     network = networks.get(tx, wish.network_id or "")
     values = {
         "id": ids.uuid(),
@@ -241,7 +271,7 @@ def _make(tx: Tx, wish: RequestedNetwork, project_id: str, binding: Mapping[str,
         **binding,
     }
     wanted = [{"ip_address": wish.fixed_ip}] if wish.fixed_ip else None
-    _add(tx, values, wanted, networks.subnets_of(tx, [network.id]).get(network.id, []))
+    _add(tx, values, wanted, networks.subnets_of(tx, [network.id]).get(network.id, []), groups)
 
 
 def new_mac(ids: Ids) -> str:
@@ -285,7 +315,9 @@ def plans_for_server(tx: Tx, server_id: str) -> tuple[list[NetworkPlan], list[Po
 def networks_of_host(tx: Tx, host: str) -> HostNetworks:
     """All that a host carries."""
     network_plans, port_plans = _plans(tx, _read(tx, _OF_HOST, {"host": host}))
-    return HostNetworks(networks=tuple(network_plans), ports=tuple(port_plans))
+    named = {rule.remote_group for port in port_plans for rule in port.rules or ()} - {""}
+    members = security_groups.members_on(tx, [network.id for network in network_plans], named)
+    return HostNetworks(networks=tuple(network_plans), ports=tuple(port_plans), members=members)
 
 
 def _plans(tx: Tx, found: Sequence[Port]) -> tuple[list[NetworkPlan], list[PortPlan]]:
@@ -295,6 +327,7 @@ def _plans(tx: Tx, found: Sequence[Port]) -> tuple[list[NetworkPlan], list[PortP
     known = networks.by_ids(tx, ids)
     subnets = networks.subnets_of(tx, ids)
     by_id = {subnet.id: subnet for group in subnets.values() for subnet in group}
+    rules = security_groups.plans_of(tx, {group for port in found for group in port.security_groups})
     network_plans = [_network_plan(known[network_id], subnets.get(network_id, [])) for network_id in ids]
     port_plans = [
         PortPlan(
@@ -303,10 +336,18 @@ def _plans(tx: Tx, found: Sequence[Port]) -> tuple[list[NetworkPlan], list[PortP
             project_id=port.project_id,
             hostname=port.hostname,
             admin_up=port.admin_state_up,
+            allowed_macs=tuple((block, mac) for block, mac in _pairs(port) if mac != port.mac),
+            rules=_rules(port, rules),
         )
         for port in found
     ]
     return network_plans, port_plans
+
+
+def _rules(port: Port, of_group: Mapping[str, tuple[RulePlan, ...]]) -> tuple[RulePlan, ...] | None:
+    if not port.port_security:
+        return None
+    return tuple(dict.fromkeys(rule for group in port.security_groups for rule in of_group.get(group, ())))
 
 
 def _network_plan(network: Network, subnets: Sequence[Subnet]) -> NetworkPlan:
@@ -330,8 +371,12 @@ def _network_plan(network: Network, subnets: Sequence[Subnet]) -> NetworkPlan:
     )
 
 
+def _pairs(port: Port) -> list[tuple[str, str]]:
+    """Address or block, and the MAC that goes with it."""
+    return [(pair["ip_address"], pair.get("mac_address") or port.mac) for pair in port.allowed_address_pairs]
+
+
 def _nic(port: Port, network: Network, subnets: Mapping[str, Subnet]) -> Nic:
-    pairs = [(pair["ip_address"], pair.get("mac_address") or port.mac) for pair in port.allowed_address_pairs]
     return Nic(
         port_id=port.id,
         network_id=port.network_id,
@@ -351,6 +396,5 @@ def _nic(port: Port, network: Network, subnets: Mapping[str, Subnet]) -> Nic:
             for fixed in port.fixed_ips
         ),
         port_security=port.port_security,
-        allowed_address_pairs=tuple(block for block, mac in pairs if mac == port.mac),
-        allowed_macs=tuple((block, mac) for block, mac in pairs if mac != port.mac),
+        allowed_address_pairs=tuple(block for block, mac in _pairs(port) if mac == port.mac),
     )

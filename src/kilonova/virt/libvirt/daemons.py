@@ -56,7 +56,9 @@ class Daemons:
             raise HypervisorUnavailable(f"{', '.join(missing)} not found: install libvirt-daemon and util-linux.")
         if self._pid("libvirtd") is not None and self._pid("virtlogd") is not None:
             return
-        user = qemu_user(self._directory)
+        user, why = qemu_user(self._directory)
+        if why:
+            log.warning("QEMU runs as root", why=why)
         self._prepare(user)
         script = ["set -e", "mount --make-rprivate /"]
         for name, target in _MOUNTS.items():
@@ -146,21 +148,16 @@ def _read_only(what: Path, where: Path) -> list[str]:
     return [f"mount --bind '{what}' '{where}'", f"mount -o remount,bind,ro '{where}'"]
 
 
-def qemu_user(directory: Path) -> str:
-    """Who QEMU runs as: Debian's user for it; root only where that one is missing or cannot reach `directory`."""
+def qemu_user(directory: Path) -> tuple[str, str]:
+    """Who QEMU runs as, and if that is root, why: its own user is missing or cannot reach `directory`."""
     try:
         pwd.getpwnam("libvirt-qemu")
     except KeyError:
-        log.warning("QEMU runs as root: there is no user libvirt-qemu; install libvirt-daemon-system's user")
-        return "root"
+        return "root", "there is no user libvirt-qemu, which libvirt-daemon-system makes"
     for parent in (directory, *directory.parents):
         if parent.exists() and not parent.stat().st_mode & stat.S_IXOTH:
-            log.warning(
-                "QEMU runs as root: its own user cannot reach the state directory; keep it elsewhere, or chmod o+x",
-                closed=str(parent),
-            )
-            return "root"
-    return "libvirt-qemu"
+            return "root", f"its own user cannot pass {parent}: keep the state elsewhere, or chmod o+x"
+    return "libvirt-qemu", ""
 
 
 def _can_open(user: str, device: Path) -> bool:
