@@ -498,6 +498,12 @@ class GuestRejected(ServiceError):
 
 
 @dataclass(eq=False)
+class HostDown(ServiceError):
+    code = "host.down"
+    remedy = "Look at the host; its agent cleans up when it returns."
+
+
+@dataclass(eq=False)
 class GuestNotFound(ServiceError):
     code = "host.guest_not_found"
 

@@ -15,7 +15,7 @@ from kilonova.base.log import get_logger
 from kilonova.conductor.guests import guest_spec
 from kilonova.conductor.hands import Hands
 from kilonova.model.devices import Held
-from kilonova.model.errors import GuestRejected, NoValidHost
+from kilonova.model.errors import GuestRejected, HostDown, NoValidHost
 from kilonova.model.guest import CellPlan
 from kilonova.model.guest_layout import LayoutError, lay_out
 from kilonova.model.host import NumaCell
@@ -28,7 +28,7 @@ from kilonova.model.request_spec import Choice, PciRequest, RequestSpec
 from kilonova.model.server import Decision, Fault, Server
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.model.task import Failure
-from kilonova.store.queries import allocations, decisions, devices, facts, groups, hosts, ports, servers
+from kilonova.store.queries import allocations, decisions, devices, facts, groups, hosts, ports, servers, services
 from kilonova.store.transactions import Tx
 from kilonova.tasks.kinds import Run, Step, TaskKind, Write
 
@@ -174,6 +174,8 @@ async def plug_ports(run: Run[Hands], host: str) -> None:
 
 
 async def unplug(run: Run[Hands]) -> None:
+    if await _is_left_to_the_host(run):
+        return
     await run.services.network(_host(run)).unplug(run.subject, epoch=run.epoch)
 
 
@@ -188,7 +190,25 @@ def _host(run: Run[Hands]) -> str:
 
 
 async def spawn(run: Run[Hands]) -> None:
-    await run_guest(run, _host(run))
+    host = _host(run)
+    if await run.services.store.read(_is_down, host):
+        # Not to be waited for, try after try: another host may do.
+        raise HostDown(f"Host {host} went down while the guest was to be made.")
+    await run_guest(run, host)
+
+
+def _is_down(tx: Tx, host: str) -> bool:
+    found = services.list_all(tx, service="compute", host=host)
+    return bool(found) and not any(service.is_up for service in found)
+
+
+async def _is_left_to_the_host(run: Run[Hands]) -> bool:
+    """Whether there is nobody to undo it: the agent removes what does not belong there when it returns."""
+    host = _host(run)
+    if not await run.services.store.read(_is_down, host):
+        return False
+    log.info("host is down; it will clean up when it returns", host=host)
+    return True
 
 
 async def run_guest(run: Run[Hands], host: str, *, replaces: bool = False, power_on: bool = True) -> None:
@@ -225,6 +245,8 @@ def _guest_rows(tx: Tx, server_id: str) -> tuple[Server, InstanceFacts, list[Por
 
 
 async def destroy(run: Run[Hands]) -> None:
+    if await _is_left_to_the_host(run):
+        return
     await run.services.compute(_host(run)).destroy(run.subject, epoch=run.epoch)
 
 
