@@ -193,7 +193,7 @@ async def spawn(run: Run[Hands]) -> None:
     host = _host(run)
     if await run.services.store.read(_is_down, host):
         # Not to be waited for, try after try: another host may do.
-        raise HostDown(f"Host {host} went down while the guest was to be made.")
+        raise HostDown("The host went down while the guest was to be made.")
     await run_guest(run, host)
 
 
