@@ -189,7 +189,9 @@ async def test_at_most_so_many_images_are_fetched_at_once(tmp_path: Path, source
     cache = new_cache(tmp_path, time, concurrent_fetches=1)
     source.script = ["stuck"]
     tasks = [asyncio.create_task(cache.path_of(source.image(id=f"{n}{IMAGE[1:]}"))) for n in range(3)]
-    await asyncio.sleep(0.2)
+    while not source.requests:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
     assert len(source.requests) == 1
     source.gate.set()
     await asyncio.gather(*tasks)
@@ -418,7 +420,7 @@ async def test_kill_in_the_middle_of_a_fetch(source: Source, tmp_path: Path, tim
         from kilonova.base.clock import SystemClock
         from kilonova.model.guest import ImageRef
         from kilonova.virt.image_cache import ImageCache
-        cache = ImageCache(Path({str(tmp_path / "cache")!r}), httpx.AsyncClient, SystemClock())
+        cache = ImageCache(Path({str(tmp_path / "cache")!r}), lambda: httpx.AsyncClient(trust_env=False), SystemClock())
         asyncio.run(cache.path_of(msgspec.json.decode(sys.argv[1], type=ImageRef)))
         """
     )
@@ -426,7 +428,7 @@ async def test_kill_in_the_middle_of_a_fetch(source: Source, tmp_path: Path, tim
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, msgspec.json.encode(source.image()).decode()
     )
-    while not (tmp_path / "cache").exists() or not any("part" in name for name in left(tmp_path)):
+    while not source.sent:
         await asyncio.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     await process.wait()
