@@ -27,6 +27,9 @@ OPTIONS = FakeOptions(
 )
 """What simulated hosts are like: some thirty small servers fit."""
 
+LOCK_S = 30.0
+"""How long an operation waits for an earlier one on the same guest; libvirt's own limit."""
+
 
 class SimulatedHypervisor(FakeDriver):
     """One host's. The agent's next life finds the guests that the last one left, half-made ones among them."""
@@ -38,7 +41,7 @@ class SimulatedHypervisor(FakeDriver):
         self._loop = loop
         self.troubled: set[str] = set()
         """Servers whose guest was hit by a fault: it may be otherwise than its record for a while."""
-        self._going_on: dict[asyncio.Task[None], None] = {}
+        self._going_on: dict[asyncio.Task[None], str] = {}
 
     def shown(self) -> dict[str, GuestState]:
         """The guests there are, at once and without faults: for the checker."""
@@ -91,9 +94,16 @@ class SimulatedHypervisor(FakeDriver):
         self._fail_after("reboot", server_id)
 
     async def _do(self, server_id: str, work: Coroutine[Any, Any, None]) -> None:
-        """Do it; sometimes so that it goes on when the agent that asked for it is killed, as libvirt's work does."""
+        """Do it; sometimes so that it goes on when the agent that asked for it is killed, as libvirt's work does.
+
+        As there, one operation on a guest ends before the next begins, and who waits too long is told so.
+        """
         inside = _server.set(server_id)
         try:
+            before = [task for task, busy in self._going_on.items() if busy == server_id]
+            if before and (await asyncio.wait(before, timeout=LOCK_S))[1]:
+                work.close()
+                raise HypervisorUnavailable("An earlier operation still holds the guest.")
             if self._troubles.strikes("driver.goes_on"):
                 await self._in_the_world(server_id, work)
             else:
@@ -109,7 +119,7 @@ class SimulatedHypervisor(FakeDriver):
             await work
 
         task = self._loop.world.start(outside(), name=f"hypervisor of {self._host}")
-        self._going_on[task] = None
+        self._going_on[task] = server_id
 
         def ended(_: "asyncio.Task[None]") -> None:
             self._going_on.pop(task, None)

@@ -248,8 +248,7 @@ class Simulation:
             for server in books.servers.values()
             if server.vm_state in AT_REST and server.id not in books.with_fault
             for host in self.hosts
-            # A making that goes on after its agent's death may end behind a later one.
-            if host.name == server.host and not host.is_dead and server.id not in host.hypervisor.troubled
+            if host.name == server.host and not host.is_dead
             if (image_id := host.hypervisor.image_of(server.id)) not in (None, server.image_id)
         ]
         run_now = self.world.database.store.run_now
