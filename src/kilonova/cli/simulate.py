@@ -164,7 +164,7 @@ def _run(plans: "list[Plan]", args: argparse.Namespace) -> "tuple[list[Result], 
 
 def _told(args: argparse.Namespace, results: "list[Result]", wall_s: float) -> dict[str, Any]:
     if len(results) == 1:
-        return dataclasses.asdict(results[0])
+        return _counted(dataclasses.asdict(results[0]))
     from kilonova.sim.campaign import together
 
     told = {"seeds": args.seeds, "hosts": args.hosts, "servers": args.servers, "runs": len(results)}
@@ -173,7 +173,13 @@ def _told(args: argparse.Namespace, results: "list[Result]", wall_s: float) -> d
     told["longest_run_s"] = max(result.wall_s for result in results)
     told["wall_s"] = round(wall_s, 3)
     told["history_hashes"] = {str(result.seed): result.history_hash for result in results}
-    return told
+    return _counted(told)
+
+
+def _counted(told: dict[str, Any]) -> dict[str, Any]:
+    """`violations` as a number, like what stands beside it; what they were, as `broken_rules`."""
+    broken = told["violations"]
+    return told | {"violations": len(broken), "broken_rules": broken}
 
 
 def _shrink(failing: "Result", plan: "Plan", most: int) -> dict[str, Any]:
@@ -190,13 +196,13 @@ def _shrink(failing: "Result", plan: "Plan", most: int) -> dict[str, Any]:
         "faults": sum(result.struck.values()),
         "servers": best.servers,
         "hosts": best.hosts,
-        "violations": result.violations,
+        "broken_rules": result.violations,
         "history_hash": result.history_hash,
     }
 
 
 def _print(told: dict[str, Any]) -> None:
-    shown = {name: value for name, value in told.items() if name not in ("violations", "shrunk", "history_hashes")}
+    shown = {name: value for name, value in told.items() if name not in ("broken_rules", "shrunk", "history_hashes")}
     width = max(map(len, shown))
     for name, value in shown.items():
         if isinstance(value, dict):
@@ -204,7 +210,7 @@ def _print(told: dict[str, Any]) -> None:
         elif isinstance(value, list):
             value = ", ".join(map(str, value)) or "none"
         print(f"{name.ljust(width)}  {value}")
-    for text in told["violations"]:
+    for text in told["broken_rules"]:
         print(f"VIOLATION  {text}")
     if "shrunk" in told:
         print(f"shorter    {told['shrunk']['events']} events: {told['shrunk']['command']} --verbose")
