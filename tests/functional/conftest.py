@@ -15,7 +15,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCloud]:
     yield running
     # Whatever a module's tests have done: at the end the books agree.
     looked = subprocess.run(
-        [sys.executable, "-m", "kilonova.cli.main", "doctor", "--invariants", "--state", running.state, "--json"],
+        [sys.executable, "-m", "kilonova.cli.main", "doctor", "--invariants", *running.whereabouts, "--json"],
         capture_output=True,
         text=True,
         check=False,

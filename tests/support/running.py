@@ -57,6 +57,13 @@ class RunningCloud:
         self.config.write_text(config)
 
     @property
+    def whereabouts(self) -> list[str]:
+        """How `kilonova` commands are told which cloud is meant."""
+        if SERVER in os.environ:
+            return ["--config-file", str(self.state / "service.conf")]
+        return ["--state", str(self.state)]
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
