@@ -108,8 +108,8 @@ else
 test: test-packages setup clients guest-image lint
 	@echo '== tests that stand beside others'
 	@$(PYTEST) -n 2 -m 'not serial' tests
-	@echo '== tests of real parts and of whole clouds, in two rows: the machine itself, and simulated hosts'
-	@$(PYTEST) -n 2 --dist loadgroup -m serial --durations=15 tests
+	@echo '== tests of real parts and of whole clouds, one after the other'
+	@$(PYTEST) -m serial --durations=15 tests
 endif
 
 SEEDS ?= 1-200

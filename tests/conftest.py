@@ -13,18 +13,14 @@ settings.load_profile("steady")
 
 _HERE = Path(__file__).parent
 _WHOLE_CLOUD = {"functional", "real", "services", "e2e"}
-_OF_THE_MACHINE = {"real", "e2e"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests ``serial`` by the folder they are in, or because they are marked ``real``.
 
-    `make test` runs the others on all processors first. Then these in two rows beside each other, and in each row one
-    after the other: those that use the machine's own network and hypervisor, and those of simulated hosts.
+    `make test` runs the others on all processors first, and these one after the other.
     """
     for item in items:
         folder = item.path.relative_to(_HERE).parts[0] if item.path.is_relative_to(_HERE) else ""
         if folder in _WHOLE_CLOUD or item.get_closest_marker("real"):
             item.add_marker("serial")
-            is_machines = folder in _OF_THE_MACHINE or item.get_closest_marker("real")
-            item.add_marker(pytest.mark.xdist_group("machine" if is_machines else "clouds"))

@@ -20,8 +20,9 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCloud]:
         text=True,
         check=False,
     )
+    stopped = running.stop()
     assert looked.returncode == 0, looked.stdout + looked.stderr
-    assert running.stop() == 0
+    assert stopped == 0
 
 
 @pytest.fixture(scope="module")

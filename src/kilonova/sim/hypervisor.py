@@ -100,16 +100,22 @@ class SimulatedHypervisor(FakeDriver):
         """
         inside = _server.set(server_id)
         try:
-            before = [task for task, busy in self._going_on.items() if busy == server_id]
-            if before and (await asyncio.wait(before, timeout=LOCK_S))[1]:
-                work.close()
-                raise HypervisorUnavailable("An earlier operation still holds the guest.")
+            try:
+                await self._wait_for_earlier(server_id)
+            except BaseException:
+                work.close()  # it never began
+                raise
             if self._troubles.strikes("driver.goes_on"):
                 await self._in_the_world(server_id, work)
             else:
                 await work
         finally:
             _server.reset(inside)
+
+    async def _wait_for_earlier(self, server_id: str) -> None:
+        earlier = [task for task, busy in self._going_on.items() if busy == server_id]
+        if earlier and (await asyncio.wait(earlier, timeout=LOCK_S))[1]:
+            raise HypervisorUnavailable("An earlier operation still holds the guest.")
 
     async def _in_the_world(self, server_id: str, work: Coroutine[Any, Any, None]) -> None:
         life = current_life()
