@@ -27,7 +27,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 help: ## list these commands
 	@echo 'make run                 a running cloud with a first server in it, from nothing; Ctrl-C stops it'
 	@echo 'make run ONCE=1          the same, then remove everything that it made; for trying and for checks'
-	@echo 'make test                all tests (root, 2 processors: some 20 minutes); T=tests/unit for some of them'
+	@echo 'make test                all tests (root, 2 processors: some 30 minutes); T=tests/unit for some of them'
 	@echo 'make soak                the simulator, for long: 200 large clouds in which all goes wrong, all breakages'
 	@echo 'make setup               the Python environment .venv, with the kilonova command in it'
 	@echo 'make packages            the Debian packages that are missing; says which, and what for'
