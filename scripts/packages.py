@@ -3,7 +3,7 @@
 The first thing `make` runs, so it uses nothing but the standard library. It asks dpkg what is there
 (a tenth of a second, and nothing more when all is there), prints every missing package with the
 reason for it, and installs those with apt-get, through sudo when it is not root. It never removes or
-replaces a package: where one of several will do (``genisoimage`` or ``xorriso``), any of them counts.
+replaces a package: where one of several will do (``pkg-config`` or ``pkgconf``), any of them counts.
 
     python3 scripts/packages.py                 install what is missing, all groups
     python3 scripts/packages.py build run       ... of these groups only
@@ -58,7 +58,7 @@ PACKAGES: Final = (
     Package("dnsmasq-base", "run", "DHCP for guests; the program only, no service"),
     Package("nftables", "run", "keeps guests from forging addresses; metadata at 169.254.169.254"),
     Package("iproute2", "run", "bridges and taps"),
-    Package("genisoimage", "run", "writes config drives", ("xorriso",)),
+    Package("genisoimage", "run", "writes config drives"),
     Package("openssh-client", "run", "to log in to guests"),
     Package("e2fsprogs", "image", "makes the guest's file system"),
     Package("kmod", "image", "works out which kernel modules the guest needs"),
