@@ -62,8 +62,14 @@ def request_spec(
     )
 
 
-def spec_of_server(server: Server) -> RequestSpec:
-    """What `server` asks for, by itself: without its group, and without hosts to keep away from."""
+def spec_of_server(
+    server: Server,
+    *,
+    excluded: Sequence[str] = (),
+    group: ServerGroup | None = None,
+    hosts_of_servers: Mapping[str, str] | None = None,
+) -> RequestSpec:
+    """What `server` asks for: by itself, or with what `request_spec` takes besides."""
     return request_spec(
         [server.id],
         project_id=server.project_id,
@@ -71,4 +77,7 @@ def spec_of_server(server: Server) -> RequestSpec:
         flavor=server.flavor,
         image_id=server.image_id,
         order=server.order,
+        excluded=excluded,
+        group=group,
+        hosts_of_servers=hosts_of_servers,
     )

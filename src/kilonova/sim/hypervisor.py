@@ -7,7 +7,7 @@ from typing import Any
 
 from kilonova.base.ids import SeededIds
 from kilonova.model.errors import GuestRejected, HypervisorUnavailable
-from kilonova.model.guest import GuestSpec, GuestState
+from kilonova.model.guest import GuestSpec
 from kilonova.model.states import PowerState
 from kilonova.sim.clock import SimulatedClock
 from kilonova.sim.faults import Faults, number_from
@@ -42,19 +42,6 @@ class SimulatedHypervisor(FakeDriver):
         self.troubled: set[str] = set()
         """Servers whose guest was hit by a fault: it may be otherwise than its record for a while."""
         self._going_on: dict[asyncio.Task[None], str] = {}
-
-    def shown(self) -> dict[str, GuestState]:
-        """The guests there are, at once and without faults: for the checker."""
-        return {
-            server_id: GuestState(
-                server_id=server_id,
-                power_state=guest.power_state,
-                vcpus=guest.vcpus,
-                memory_mib=guest.memory_mib,
-                root_gib=guest.root_gib,
-            )
-            for server_id, guest in self._guests.items()
-        }
 
     def image_of(self, server_id: str) -> str | None:
         """What a guest's disk was made of."""

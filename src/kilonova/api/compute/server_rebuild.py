@@ -19,7 +19,7 @@ from kilonova.api.http.microversions import Version
 from kilonova.api.http.routing import Reply, Request
 from kilonova.api.http.schema import Since, Until
 from kilonova.cloud.cloud import Cloud
-from kilonova.cloud.server_rebuild import RebuildRequest
+from kilonova.cloud.server_rebuild import CHANGEABLE, RebuildRequest
 from kilonova.model.errors import BadRequest
 
 
@@ -42,17 +42,6 @@ class Rebuild(Struct, forbid_unknown_fields=True, kw_only=True):
     hostname: Annotated[Hostname | UnsetType, Since("2.90")] = UNSET
 
 
-COLUMNS = (
-    "access_ipv4",
-    "access_ipv6",
-    "description",
-    "disk_config",
-    "hostname",
-    "key_name",
-    "metadata",
-    "name",
-    "user_data",
-)
 USER_DATA_SHOWN = Version(2, 57)
 
 
@@ -72,7 +61,7 @@ def _request(wanted: Rebuild) -> RebuildRequest:
     if str(wanted.preserve_ephemeral).lower() not in ("false", "0", "no", "off", "f", "n"):
         raise BadRequest("preserve_ephemeral: the disks of servers here cannot be kept across a rebuild.")
     changes: dict[str, Any] = {
-        name: value for name in COLUMNS if not isinstance(value := getattr(wanted, name), UnsetType)
+        name: value for name in sorted(CHANGEABLE) if not isinstance(value := getattr(wanted, name), UnsetType)
     }
     if "name" in changes:
         changes["name"] = changes["name"].strip()

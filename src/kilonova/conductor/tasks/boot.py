@@ -23,7 +23,7 @@ from kilonova.model.metadata import InstanceFacts
 from kilonova.model.network_plans import PortPlan
 from kilonova.model.numa import GuestTopology, MalformedTopology, guest_topology
 from kilonova.model.pci import MalformedAlias, requests_of_flavor
-from kilonova.model.placing import named_by_hints, request_spec, spec_of_server
+from kilonova.model.placing import named_by_hints, spec_of_server
 from kilonova.model.request_spec import Choice, PciRequest, RequestSpec
 from kilonova.model.server import Decision, Fault, Server
 from kilonova.model.states import PowerState, TaskState, VMState
@@ -68,13 +68,8 @@ async def place(run: Run[Hands]) -> Write:
 def _wanted(tx: Tx, server_id: str, excluded: tuple[str, ...]) -> tuple[Server, RequestSpec]:
     server = servers.get(tx, server_id)
     named = named_by_hints(server.order.scheduler_hints)
-    spec = request_spec(
-        [server.id],
-        project_id=server.project_id,
-        user_id=server.user_id,
-        flavor=server.flavor,
-        image_id=server.image_id,
-        order=server.order,
+    spec = spec_of_server(
+        server,
         excluded=excluded,
         group=groups.of_server(tx, server_id),
         hosts_of_servers=groups.hosts_of_servers(tx, named, project_id=server.project_id) if named else None,

@@ -69,6 +69,19 @@ class FakeDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
         else:
             self._become(server_id, power_state)
 
+    def shown(self) -> dict[str, GuestState]:
+        """The guests there are, at once and without delays or failures: for who looks from outside."""
+        return {
+            server_id: GuestState(
+                server_id=server_id,
+                power_state=guest.power_state,
+                vcpus=guest.vcpus,
+                memory_mib=guest.memory_mib,
+                root_gib=guest.root_gib,
+            )
+            for server_id, guest in self._guests.items()
+        }
+
     # ---- VirtDriver -----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -113,16 +126,7 @@ class FakeDriver(VirtDriver, ConsoleLog, ImageUse, Remains):
 
     async def list_guests(self) -> Mapping[str, GuestState]:
         await self._meet("list_guests", self._options.report_delay_s, 0.0)
-        return {
-            server_id: GuestState(
-                server_id=server_id,
-                power_state=guest.power_state,
-                vcpus=guest.vcpus,
-                memory_mib=guest.memory_mib,
-                root_gib=guest.root_gib,
-            )
-            for server_id, guest in self._guests.items()
-        }
+        return self.shown()
 
     async def spawn(self, spec: GuestSpec) -> None:
         server_id = spec.server_id
