@@ -224,4 +224,34 @@ BREAKAGES = (
         (Rewrite("cloud.answers:once", "if record is None:", "if True:"),),
         seed=2,
     ),
+    Breakage(
+        "no guard at the agent",
+        "An agent obeys commands that are older than one it has seen.",
+        (Rewrite("model.epochs:Epochs.enter", "if epoch < seat.epoch:", "if False:"),),
+        servers=12,
+    ),
+    Breakage(
+        "agents forget epochs",
+        "What an agent has seen is lost when it is started again.",
+        (Rewrite("model.epochs:Epochs.__init__", "(known or {}).items()", "()"),),
+        servers=12,
+        seed=18,
+    ),
+    Breakage(
+        "no new epoch with a lease",
+        "Who takes over a task cannot be told from who had it.",
+        (Rewrite("store.queries.tasks:lease_due", 'tx.execute(_BUMP_EPOCH, {"who": subject})', "pass"),),
+        servers=12,
+    ),
+    Breakage(
+        "hosts do not ask what they shall carry",
+        "A network agent knows what commands told it, and nothing else.",
+        (
+            Rewrite(
+                "network.agent:NetworkAgent.refresh",
+                "report = await self.driver.reconcile(wanted, leave=self._touched)",
+                "return",
+            ),
+        ),
+    ),
 )

@@ -56,6 +56,23 @@ def at_rest(
     return [*_rest(books), *_guests(books, guests, gone), *_guests_twice(guests)]
 
 
+def networks(books: Books, carried: Mapping[str, Collection[str]]) -> Violations:
+    """What must be true of hosts' networks when all is at rest: each carries the ports that are bound to it.
+
+    Args:
+        carried: host to the ids of the ports that it carries, of the hosts that can be seen.
+    """
+    bound: dict[str, set[str]] = {}
+    for port in books.ports:
+        bound.setdefault(port.host, set()).add(port.id)
+    for host, there in sorted(carried.items()):
+        wanted = bound.get(host, set())
+        for port_id in sorted({*there} - wanted):
+            yield Violation("leaked", "a host carries the ports that are bound to it", port_id, f"{host} has it, too")
+        for port_id in sorted(wanted - {*there}):
+            yield Violation("lost", "a host carries the ports that are bound to it", port_id, f"{host} has it not")
+
+
 def agree(before: Books, guests: Mapping[str, Mapping[str, GuestState]], after: Books) -> list[Violation]:
     """Where hypervisors of a cloud at work show something else than both of two looks at its books.
 

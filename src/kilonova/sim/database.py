@@ -16,6 +16,9 @@ from kilonova.sim.loop import Life, SimulatedLoop
 from kilonova.store.engine import Store, TxFunction
 from kilonova.store.transactions import Tx
 
+HELD_S = 60.0
+"""The longest that a transaction is on its way: by then its task is in other hands."""
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -80,6 +83,8 @@ class SimulatedStore(Store):
         context = contextvars.copy_context()
         answer: asyncio.Future[Any] = loop.create_future()
         way = faults.between(0.5, 8) if faults.strikes("database.slow") else faults.latency()
+        if not reads and faults.strikes("database.held"):
+            way = faults.between(8, HELD_S)
 
         if not reads and faults.strikes("kill.at_write"):
             # Before the transaction, after it and before its answer, or soon after that.

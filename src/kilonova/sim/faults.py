@@ -28,10 +28,13 @@ RATES: Final[Mapping[str, float]] = {
     "messages.delay": 0.03,
     "messages.refuse": 0.004,
     "messages.cut_off": 1 / 2000,
+    "messages.again": 0.03,
+    "messages.broker_dies": 1 / 3000,
     "database.refuse": 0.003,
     "database.unknown": 0.003,
     "database.late": 0.5,
     "database.slow": 0.01,
+    "database.held": 0.003,
     "driver.fail": 0.05,
     "driver.fail_after": 0.02,
     "driver.slow": 0.04,
@@ -48,13 +51,16 @@ RATES: Final[Mapping[str, float]] = {
 transaction, call of a driver, machine, request. ``kill.at_write``, ``kill.at_message`` and, for agents,
 ``kill.at_command`` aim at moments when something is under way; ``pauses`` stop a process as ``SIGSTOP`` does, and let
 it go on; ``messages.cut_off`` (per message) keeps a process from the broker for a while, in which it lives on;
+``messages.again`` is a command that its agent gets once more, long after, when it has died and forgotten the first;
+``messages.broker_dies`` (per message) cuts off all, loses what is on its way and hands out again what was not
+acknowledged; ``database.held`` is a transaction that a network kept for longer than any lease;
 ``database.late`` is per transaction whose caller goes away before it was begun; ``driver.goes_on`` is a call that the
 hypervisor ends even if its agent is killed."""
 
 PER_LOAD: Final = frozenset(
     {
         *("kill.conductor", "kill.scheduler", "kill.api", "kill.at_write", "kill.at_message"),
-        *("pauses.conductor", "pauses.scheduler", "pauses.api"),
+        *("pauses.conductor", "pauses.scheduler", "pauses.api", "messages.broker_dies"),
     }
 )
 """Kinds whose occasions grow with the whole cloud: services that many servers share would never live long enough to

@@ -1,6 +1,7 @@
 """A simulated host's hypervisor: the fake driver, living outside of its agent's process, with faults at every call."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any
@@ -10,6 +11,7 @@ from kilonova.model.errors import GuestRejected, HypervisorUnavailable
 from kilonova.model.guest import GuestSpec
 from kilonova.model.states import PowerState
 from kilonova.sim.clock import SimulatedClock
+from kilonova.sim.commands import epoch_of_command
 from kilonova.sim.faults import Faults, number_from
 from kilonova.sim.loop import SimulatedLoop, current_life
 from kilonova.virt.fake.driver import FakeDriver
@@ -41,6 +43,9 @@ class SimulatedHypervisor(FakeDriver):
         self._loop = loop
         self.troubled: set[str] = set()
         """Servers whose guest was hit by a fault: it may be otherwise than its record for a while."""
+        self.overtaken: dict[str, str] = {}
+        """Server to an order that was carried out after a newer one: law 4 is broken."""
+        self._newest: Counter[str] = Counter()
         self._going_on: dict[asyncio.Task[None], str] = {}
 
     def image_of(self, server_id: str) -> str | None:
@@ -85,6 +90,7 @@ class SimulatedHypervisor(FakeDriver):
 
         As there, one operation on a guest ends before the next begins, and who waits too long is told so.
         """
+        self._note_order(server_id)
         inside = _server.set(server_id)
         try:
             try:
@@ -98,6 +104,14 @@ class SimulatedHypervisor(FakeDriver):
                 await work
         finally:
             _server.reset(inside)
+
+    def _note_order(self, server_id: str) -> None:
+        epoch = epoch_of_command()
+        if epoch is None:
+            return
+        if epoch < self._newest[server_id]:
+            self.overtaken[server_id] = f"on {self._host} epoch {epoch} after {self._newest[server_id]}"
+        self._newest[server_id] = max(self._newest[server_id], epoch)
 
     async def _wait_for_earlier(self, server_id: str) -> None:
         earlier = [task for task, busy in self._going_on.items() if busy == server_id]

@@ -26,17 +26,20 @@ from kilonova.launch.process import Process
 from kilonova.launch.state import StateDir
 from kilonova.model.epochs import Epochs
 from kilonova.model.errors import CloudError
-from kilonova.network.fake import FakeNetworkAgent
+from kilonova.network.agent import NetworkAgent
+from kilonova.network.options import NetworkAgentOptions
 from kilonova.rpc.server import RpcServer
 from kilonova.rpcapi.compute import ComputeAPI
 from kilonova.rpcapi.network import NetworkAPI
 from kilonova.sim.broker import SimulatedBroker
 from kilonova.sim.clock import SimulatedClock
+from kilonova.sim.commands import Watched
 from kilonova.sim.database import SimulatedDatabase
 from kilonova.sim.faults import Faults, number_from
 from kilonova.sim.history import History
 from kilonova.sim.hypervisor import SimulatedHypervisor
 from kilonova.sim.loop import Life, SimulatedLoop
+from kilonova.sim.networks import SimulatedNetworks
 
 API_URL = "http://api.simulated"
 
@@ -179,13 +182,14 @@ class ApiMachine(Machine):
 
 
 class HostMachine(Machine):
-    """One host: its hypervisor with its guests, its file of epochs, and its agents, which come and go."""
+    """One host: its hypervisor with its guests, its networks, its file of epochs, and its agents, which come and go."""
 
     role = "compute"
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
         self.hypervisor = SimulatedHypervisor(name, world.loop, world.faults, seed=world.seed)
+        self.networks = SimulatedNetworks(world.faults)
         self._epochs: dict[str, int] = {}
         self._agent_id = SeededIds(number_from(world.seed, "agent", name)).uuid()
 
@@ -196,8 +200,11 @@ class HostMachine(Machine):
             self.name, self._agent_id, self.hypervisor, conductor, tracker, epochs, process.clock, options
         )
         endpoint = ComputeEndpoint(self.name, self.hypervisor, tracker, epochs, builds=options.max_concurrent_builds)
-        network = FakeNetworkAgent()
-        ends: list[tuple[type, object]] = [(ComputeAPI, endpoint), (NetworkAPI, network)]
+        network = NetworkAgent(
+            self.name, Path("/nowhere"), conductor, process.config.get(NetworkAgentOptions), process.clock,
+            process.readiness.registry, table="simulated", api_url=API_URL, secret="", driver=self.networks,
+        )  # fmt: skip
+        ends: list[tuple[type, object]] = [(ComputeAPI, Watched(endpoint)), (NetworkAPI, network)]
         servers = [
             RpcServer(process.transport, protocol=protocol, endpoint=end, host=self.name, clock=process.clock)
             for protocol, end in ends

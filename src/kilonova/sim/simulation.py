@@ -12,7 +12,7 @@ from kilonova.base.ids import SeededIds
 from kilonova.cloud.networks import NetworkOptions, Networks
 from kilonova.cloud.parts import Parts
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
-from kilonova.conductor.invariants import AT_REST, Violation, always, at_rest
+from kilonova.conductor.invariants import AT_REST, Violation, always, at_rest, networks
 from kilonova.model.flavor import Flavor
 from kilonova.model.image import Image, ImageStatus, Visibility
 from kilonova.model.states import VMState
@@ -226,7 +226,12 @@ class Simulation:
         gone = {host.name for host in self.hosts if host.is_dead}
         guests = {host.name: host.hypervisor.shown() for host in self.hosts if not host.is_dead}
         down = [machine.name for machine in self.machines if not (machine.is_up or machine.is_dead)]
-        found = [*always(books), *at_rest(books, guests, gone=gone), *self._promises(books)]
+        carried = {
+            host.name: {port.nic.port_id for port in host.networks.carried().ports}
+            for host in self.hosts
+            if not host.is_dead
+        }
+        found = [*always(books), *at_rest(books, guests, gone=gone), *networks(books, carried), *self._promises(books)]
         found += [Violation("stuck", "every service comes back", name, "it is not up") for name in down]
         return found
 
@@ -257,6 +262,11 @@ class Simulation:
             Violation("odd", "nothing changes by itself", server_id, text)
             for server_id, text in self._watch.by_itself.items()
             if server_id not in known
+        ]
+        found += [
+            Violation("odd", "no order is carried out after a newer one", server_id, text)
+            for host in self.hosts
+            for server_id, text in sorted(host.hypervisor.overtaken.items())
         ]
         found += [
             Violation("doubled", "one key makes one server", name, f"there are {many}")

@@ -1,5 +1,6 @@
-"""Whether servers change by the table of states: from one look of the checker to the next."""
+"""Whether servers change by the table of states, and tasks change hands as told: from one look to the next."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from kilonova.conductor.invariants import AT_REST, Violation
@@ -52,6 +53,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._before: dict[str, State] = {}
+        self._holders: dict[tuple[str, int], str] = {}
         self.by_itself: dict[str, str] = {}
         """Server to a change of its state while nothing was done to it: its guest was found otherwise than recorded."""
 
@@ -67,7 +69,15 @@ class Watch:
             elif before and after and before[0] is not after[0] and before[1] is None and after[1] is None:
                 self.by_itself.setdefault(server_id, f"from {_shown(before)} to {_shown(after)}")
         self._before = now
+        found += self._look_at_leases(books)
         return found
+
+    def _look_at_leases(self, books: Books) -> Iterator[Violation]:
+        for (task_id, epoch), holder in books.leases.items():
+            first = self._holders.setdefault((task_id, epoch), holder)
+            if first != holder:
+                text = f"epoch {epoch}: {first}, then {holder}"
+                yield Violation("doubled", "each holder of a task has an epoch of its own", task_id, text)
 
 
 def _shown(state: State | None) -> str:

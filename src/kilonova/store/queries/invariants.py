@@ -57,6 +57,8 @@ class Books:
     deleted: frozenset[str]
     live_tasks: Mapping[str, tuple[tuple[str, str], ...]]
     """Subject to its live tasks: id and kind."""
+    leases: Mapping[tuple[str, int], str]
+    """Live task and its epoch to who holds it, where somebody does."""
     subjects: Mapping[str, str]
     """Subject to the task that it says it has."""
     held: Mapping[str, Mapping[str, Mapping[str, int]]]
@@ -80,7 +82,9 @@ _SERVERS = sa.select(
     servers.c.host, servers.c.image_id, servers.c.flavor, servers.c.request,
 ).where(servers.c.deleted_at.is_(None))  # fmt: skip
 _DELETED = sa.select(servers.c.id).where(servers.c.deleted_at.is_not(None))
-_LIVE = sa.select(tasks.c.subject, tasks.c.id, tasks.c.kind).where(tasks.c.outcome.is_(None))
+_LIVE = sa.select(tasks.c.subject, tasks.c.id, tasks.c.kind, tasks.c.epoch, tasks.c.lease_owner).where(
+    tasks.c.outcome.is_(None)
+)
 _KINDS = sa.select(tasks.c.kind).where(tasks.c.outcome.is_(None)).distinct()
 _SUBJECTS = sa.select(task_subjects.c.subject, task_subjects.c.live_task).where(task_subjects.c.live_task.is_not(None))
 _HELD = sa.select(allocations.c.server_id, hosts.c.name, allocations.c.resource_class, allocations.c.used).join(
@@ -109,8 +113,11 @@ _FAULTS = sa.select(server_faults.c.server_id).distinct()
 def books(tx: Tx) -> Books:
     """All of it, of one snapshot."""
     live: dict[str, tuple[tuple[str, str], ...]] = {}
+    leases: dict[tuple[str, int], str] = {}
     for row in tx.execute(_LIVE):
         live[row.subject] = (*live.get(row.subject, ()), (row.id, row.kind))
+        if row.lease_owner is not None:
+            leases[row.id, row.epoch] = row.lease_owner
     held: dict[str, dict[str, dict[str, int]]] = {}
     for row in tx.execute(_HELD):
         held.setdefault(row.server_id, {}).setdefault(row.name or "(no host)", {})[row.resource_class] = row.used
@@ -118,6 +125,7 @@ def books(tx: Tx) -> Books:
         servers={row.id: _server(row) for row in tx.execute(_SERVERS)},
         deleted=frozenset(tx.execute(_DELETED).scalars()),
         live_tasks=live,
+        leases=leases,
         subjects={row.subject: row.live_task for row in tx.execute(_SUBJECTS)},
         held=held,
         used={
