@@ -22,6 +22,14 @@ _RULES = sa.select(rules).where(_r.group_id.in_(sa.bindparam("groups", expanding
 _OF_PORTS = (
     sa.select(members).where(_m.port_id.in_(sa.bindparam("ports", expanding=True))).order_by(_m.port_id, _m.group_id)
 )
+_MEMBERS_ON = (
+    sa.select(ports.c.network_id, _m.group_id, addresses.c.address, ports.c.allowed_address_pairs)
+    .select_from(members.join(ports, ports.c.id == _m.port_id).join(addresses, addresses.c.port_id == ports.c.id))
+    .where(
+        ports.c.network_id.in_(sa.bindparam("networks", expanding=True)),
+        _m.group_id.in_(sa.bindparam("groups", expanding=True)),
+    )
+)
 _LEAVE = sa.delete(members).where(_m.port_id == sa.bindparam("port"))
 _THERE = sa.select(_g.id).where(_g.id == sa.bindparam("group"))
 
@@ -223,13 +231,8 @@ def members_on(tx: Tx, network_ids: Collection[str], group_ids: Collection[str])
     """The addresses, on these networks, of these groups' ports."""
     if not network_ids or not group_ids:
         return ()
-    query = (
-        sa.select(ports.c.network_id, _m.group_id, addresses.c.address, ports.c.allowed_address_pairs)
-        .select_from(members.join(ports, ports.c.id == _m.port_id).join(addresses, addresses.c.port_id == ports.c.id))
-        .where(ports.c.network_id.in_(sorted(network_ids)), _m.group_id.in_(sorted(group_ids)))
-    )
     found: dict[tuple[str, str], set[str]] = {}
-    for row in tx.execute(query):
+    for row in tx.execute(_MEMBERS_ON, {"networks": sorted(network_ids), "groups": sorted(group_ids)}):
         there = found.setdefault((row.network_id, row.group_id), set())
         there.add(str(IPv4Address(row.address)))
         there.update(pair["ip_address"] for pair in row.allowed_address_pairs)
