@@ -107,9 +107,15 @@ test: setup
 else
 test: test-packages setup clients guest-image lint
 	@echo '== tests that stand beside others'
-	@$(PYTEST) -n 2 -m 'not serial' tests
-	@echo '== tests of real parts and of whole clouds, one after the other'
-	@$(PYTEST) -m serial --durations=15 tests
+	@$(PYTEST) -n 2 -m 'not clouds and not machine' tests
+	@echo '== tests of real parts, and beside them those of whole clouds on simulated hosts (build/test-clouds.log)'
+	@mkdir -p build; \
+	$(PYTEST) -m clouds --durations=15 tests > build/test-clouds.log 2>&1 & clouds=$$!; \
+	trap 'kill $$clouds; wait $$clouds; exit 130' INT TERM; \
+	$(PYTEST) -m machine --durations=15 tests; machine=$$?; \
+	echo '== tests of whole clouds on simulated hosts'; \
+	wait $$clouds; clouds=$$?; cat build/test-clouds.log; \
+	test $$machine -eq 0 -a $$clouds -eq 0
 endif
 
 SEEDS ?= 1-200

@@ -1,4 +1,8 @@
-"""Which tests may run beside others: all but those that use real parts, or a whole cloud, of this machine."""
+"""Which tests may run beside which others.
+
+Most may run beside any. Those of whole clouds on simulated hosts (``clouds``), and those that use this machine's own
+network and hypervisor (``machine``), run one after the other among their own kind; the two kinds do not meet.
+"""
 
 from pathlib import Path
 
@@ -12,15 +16,15 @@ settings.register_profile("search", max_examples=1_000, deadline=None)
 settings.load_profile("steady")
 
 _HERE = Path(__file__).parent
-_WHOLE_CLOUD = {"functional", "real", "services", "e2e"}
+_CLOUDS = {"functional", "services"}
+_MACHINE = {"real", "e2e"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests ``serial`` by the folder they are in, or because they are marked ``real``.
-
-    `make test` runs the others on all processors first, and these one after the other.
-    """
+    """Mark tests by the folder they are in, or because they are marked ``real``."""
     for item in items:
         folder = item.path.relative_to(_HERE).parts[0] if item.path.is_relative_to(_HERE) else ""
-        if folder in _WHOLE_CLOUD or item.get_closest_marker("real"):
-            item.add_marker("serial")
+        if folder in _CLOUDS:
+            item.add_marker("clouds")
+        elif folder in _MACHINE or item.get_closest_marker("real"):
+            item.add_marker("machine")
