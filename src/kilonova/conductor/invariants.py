@@ -5,6 +5,7 @@ needs it), *doubled* (held twice), *lost* (needed, and not there), or a state th
 (*odd*).
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +30,9 @@ class Violation:
     def __str__(self) -> str:
         return f"{self.harm}: {self.rule}: {self.what}: {self.text}"
 
+
+_SAYS_WHY: Final = re.compile(r"step \S+ on host \S+.*: .*\w")
+"""What a fault's details are like."""
 
 Violations = Iterator[Violation]
 
@@ -211,8 +215,8 @@ def _rest(books: Books) -> Violations:
         if server.task_state is not None:
             text = f"{server.vm_state}/{server.task_state}"
             yield Violation("stuck", "every server comes to rest", server.id, text)
-        if server.vm_state is VMState.ERROR and server.id not in books.with_fault:
-            yield Violation("odd", "a server in error says why", server.id, "no fault is recorded")
+        if server.vm_state is VMState.ERROR and not _SAYS_WHY.match(told := books.faults.get(server.id, "")):
+            yield Violation("odd", "a server in error names step, host and cause", server.id, told or "no fault at all")
 
 
 def _guests(books: Books, guests: Mapping[str, Mapping[str, GuestState]], gone: Collection[str]) -> Violations:

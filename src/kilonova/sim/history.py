@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from kilonova.model.errors import CloudError
 from kilonova.sim.loop import SimulatedLoop, current_life
 
 
@@ -16,6 +17,8 @@ class History:
     def __init__(self, loop: SimulatedLoop, *, show: Callable[[str], None] | None = None) -> None:
         """`show`: is handed each line."""
         self.events = 0
+        self.unforeseen: dict[str, str] = {}
+        """What services logged of errors that are none of the product's own: by event, the first one's words."""
         self._loop = loop
         self._show = show
         self._hash = hashlib.blake2b(digest_size=16)
@@ -41,7 +44,10 @@ class History:
         trace = event.get("exc_info")
         if trace:
             error = trace if isinstance(trace, BaseException) else _current_error()
-            fields += f" error={type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {error}"
+            fields += f" error={text}"
+            if not isinstance(error, CloudError):
+                self.unforeseen.setdefault(str(event["event"]), text)
         self.add(method, event["event"], fields)
         raise structlog.DropEvent
 

@@ -246,12 +246,12 @@ class Simulation:
         found += [
             Violation("stuck", "what was deleted is gone, or says why not", server_id, f"{request_id} was accepted")
             for server_id, request_id in accepted.deleted.items()
-            if server_id in books.servers and server_id not in books.with_fault
+            if server_id in books.servers and server_id not in books.faults
         ]
         found += [
             Violation("odd", "a server has the disk of its image", server.id, f"of {image_id}, not {server.image_id}")
             for server in books.servers.values()
-            if server.vm_state in AT_REST and server.id not in books.with_fault
+            if server.vm_state in AT_REST and server.id not in books.faults
             for host in self.hosts
             if host.name == server.host and not host.is_dead
             if (image_id := host.hypervisor.image_of(server.id)) not in (None, server.image_id)
@@ -267,6 +267,10 @@ class Simulation:
             Violation("odd", "no order is carried out after a newer one", server_id, text)
             for host in self.hosts
             for server_id, text in sorted(host.hypervisor.overtaken.items())
+        ]
+        found += [
+            Violation("odd", "no service meets an error that it does not know", event, text)
+            for event, text in self.history.unforeseen.items()
         ]
         found += [
             Violation("doubled", "one key makes one server", name, f"there are {many}")

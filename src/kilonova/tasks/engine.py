@@ -327,7 +327,7 @@ class _Worker(Generic[S]):
             pause = self._pause(tries) if not isinstance(error, ClaimLost) else 0.0
             await self._commit("retry", self._again_later, step, failure, started, tries, pause)
         else:
-            known = isinstance(error, CloudError)
+            known = isinstance(error, CloudError | TimeoutError)
             log.warning("step failed", step=step.name, cause=failure.message, exc_info=None if known else error)
             await self._commit("failed", self._turn_back, step, failure, started)
 

@@ -73,8 +73,8 @@ class Books:
     """Project to the number of all of its ports."""
     stray_addresses: tuple[str, ...]
     """Addresses that are taken for a port that is not there."""
-    with_fault: frozenset[str]
-    """Servers that have been told why they went wrong."""
+    faults: Mapping[str, str]
+    """Server to what was told last, for administrators, of why it went wrong; where something was."""
 
 
 _SERVERS = sa.select(
@@ -107,7 +107,7 @@ _STRAY = (
     .join(ports, ports.c.id == addresses.c.port_id, isouter=True)
     .where(ports.c.id.is_(None))
 )
-_FAULTS = sa.select(server_faults.c.server_id).distinct()
+_FAULTS = sa.select(server_faults.c.server_id, server_faults.c.details).order_by(server_faults.c.id)
 
 
 def books(tx: Tx) -> Books:
@@ -136,7 +136,7 @@ def books(tx: Tx) -> Books:
         ports=tuple(PortRow(row.id, row.device_id, row.host, row.taken) for row in tx.execute(_PORTS)),
         ports_of={row.project_id: row._mapping["count"] for row in tx.execute(_PORTS_OF)},
         stray_addresses=tuple(f"{row.address} of subnet {row.subnet_id}" for row in tx.execute(_STRAY)),
-        with_fault=frozenset(tx.execute(_FAULTS).scalars()),
+        faults={row.server_id: row.details for row in tx.execute(_FAULTS)},
     )
 
 
