@@ -12,6 +12,7 @@ from tests.support.stores import fresh_store
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
+from kilonova.cloud.networks import subnet_row
 from kilonova.cloud.parts import Parts
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
 from kilonova.cloud.security_groups import SecurityGroups
@@ -22,6 +23,7 @@ from kilonova.model.flavor import Flavor
 from kilonova.model.server import Page, ServerFilter, ServerOrder
 from kilonova.model.states import TaskState, VMState
 from kilonova.store.engine import Store
+from kilonova.store.queries import networks as network_rows
 from kilonova.store.queries import ports as port_rows
 from kilonova.store.queries import servers as server_rows
 from kilonova.store.tables.networks import addresses, networks, ports
@@ -30,7 +32,7 @@ from kilonova.store.transactions import insert_row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SERVER, OTHER = "aaaaaaaa-0000-0000-0000-000000000001", "aaaaaaaa-0000-0000-0000-000000000002"
-NETWORK = "bbbbbbbb-0000-0000-0000-000000000001"
+NETWORK, SUBNET = "bbbbbbbb-0000-0000-0000-000000000001", "bbbbbbbb-0000-0000-0000-000000000002"
 WEB, DATA, TWIN, TWIN_2, FOREIGN = (f"cccccccc-0000-0000-0000-{n:012d}" for n in range(5))
 PORTS = [f"dddddddd-0000-0000-0000-{n:012d}" for n in range(3)]
 MEMBER = RequestContext(request_id="r", user_id="u", project_id="p", roles=frozenset({"member", "reader"}))
@@ -89,6 +91,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
             "id": NETWORK, "project_id": "p", "name": "blue", "description": "", "admin_state_up": True,
             "shared": False, "external": False, "mtu": 1500, "port_security": True, **stamps,
         })  # fmt: skip
+        network_rows.insert_subnet(tx, subnet_row(SUBNET, NETWORK, "p", {"cidr": "10.0.0.0/24"}, NOW))
         for number, (port_id, device, project) in enumerate(
             [(PORTS[0], SERVER, "p"), (PORTS[1], SERVER, "p"), (PORTS[2], OTHER, "q")]
         ):
@@ -98,7 +101,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
                 "device_owner": "compute:nova", "host": f"host-{number}", "hostname": "", "auto": True,
                 "port_security": True, "allowed_address_pairs": [], **stamps,
             })  # fmt: skip
-            insert_row(tx, addresses, {"subnet_id": NETWORK, "address": 0x0A000001 + number, "port_id": port_id})
+            insert_row(tx, addresses, {"subnet_id": SUBNET, "address": 0x0A00000A + number, "port_id": port_id})
         for group_id, project, name in [
             (WEB, "p", "web"), (DATA, "p", "data"), (TWIN, "p", "twin"), (TWIN_2, "p", "twin"), (FOREIGN, "q", "their"),
         ]:  # fmt: skip
@@ -120,6 +123,8 @@ async def test_all_ports_of_the_server_are_in_the_group_and_no_others(rig: Rig) 
     await rig.groups.remove_from_server(MEMBER, SERVER, WEB)
     assert await rig.of(*PORTS[:2]) == [{DATA}, {DATA}]
     assert await rig.shown() == ["data"]
+    await rig.groups.remove_from_server(MEMBER, SERVER, "data")
+    assert await rig.of(*PORTS[:2]) == [set(), set()]
 
 
 async def test_every_host_that_lets_the_servers_neighbours_through_is_told(rig: Rig) -> None:
@@ -129,6 +134,23 @@ async def test_every_host_that_lets_the_servers_neighbours_through_is_told(rig: 
     rig.bell.rung.clear()
     await rig.groups.remove_from_server(MEMBER, SERVER, "web")
     assert set(rig.bell.rung) == told
+
+
+async def test_hosts_let_through_what_the_servers_groups_say(rig: Rig) -> None:
+    async def ports_let_in() -> list[int | None]:
+        told = await rig.store.read(port_rows.networks_of_host, "host-0")
+        [port] = told.ports
+        return [rule.port_min for rule in port.rules or ()]
+
+    for number, group_id in ((22, WEB), (5432, DATA)):
+        values = {"direction": "ingress", "ethertype": "IPv4", "protocol": "tcp", "description": ""}
+        await rig.groups.create_rule(MEMBER, group_id, values | {"port_min": number, "port_max": number})
+    assert await ports_let_in() == []
+    await rig.groups.add_to_server(MEMBER, SERVER, "web")
+    assert await ports_let_in() == [22]
+    await rig.groups.add_to_server(MEMBER, SERVER, "data")
+    await rig.groups.remove_from_server(MEMBER, SERVER, "web")
+    assert await ports_let_in() == [5432]
 
 
 async def test_one_that_is_in_the_group_stays_in_it_and_one_that_is_not_cannot_leave(rig: Rig) -> None:
