@@ -1,5 +1,6 @@
 """Servers in security groups: the same change as each of their ports would have by itself, all or none."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from tests.support.stores import fresh_store
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.ids import SystemIds
-from kilonova.cloud.networks import subnet_row
+from kilonova.cloud.networks import NetworkOptions, Networks, subnet_row
 from kilonova.cloud.parts import Parts
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
 from kilonova.cloud.security_groups import SecurityGroups
@@ -52,6 +53,7 @@ class Bell:
 class Rig:
     """A server with two ports on two hosts' network, a neighbour's with one, and some groups."""
 
+    parts: Parts
     store: Store
     bell: Bell
     groups: SecurityGroups
@@ -111,7 +113,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     await store.run(fill)
     clock, bell = SystemClock(), Bell()
     parts = Parts(store, CloudPolicy.load(PolicyOptions(), clock=clock), clock, SystemIds(), bell)
-    yield Rig(store, bell, SecurityGroups(parts), Servers(parts, lambda host: None))  # type: ignore[arg-type, return-value]
+    yield Rig(parts, store, bell, SecurityGroups(parts), Servers(parts, lambda host: None))  # type: ignore[arg-type, return-value]
     await store.close()
 
 
@@ -167,6 +169,24 @@ async def test_one_port_in_the_group_is_enough_to_leave_it(rig: Rig) -> None:
     await rig.store.run(lambda tx: port_rows.security_groups.set_of_port(tx, PORTS[0], [DATA]))
     await rig.groups.remove_from_server(MEMBER, SERVER, "web")
     assert await rig.of(*PORTS[:2]) == [{DATA}, {DATA}]
+
+
+async def test_of_changes_at_the_same_time_none_is_lost(rig: Rig) -> None:
+    words = [WEB, DATA, TWIN, TWIN_2]
+    for _ in range(5):
+        await asyncio.gather(*(rig.groups.add_to_server(MEMBER, SERVER, word) for word in [*words, WEB]))
+        assert await rig.of(*PORTS[:2]) == [set(words), set(words)]
+        await asyncio.gather(*(rig.groups.remove_from_server(MEMBER, SERVER, word) for word in words))
+        assert await rig.of(*PORTS[:2]) == [set(), set()]
+
+
+async def test_a_ports_groups_are_those_of_one_of_two_who_set_them_at_the_same_time(rig: Rig) -> None:
+    networks = Networks(rig.parts, NetworkOptions())
+    sets = [[WEB, DATA], [WEB, TWIN], [DATA, TWIN]]
+    for _ in range(5):
+        changes = [networks.update_port(MEMBER, PORTS[0], {"security_groups": ids}, None) for ids in sets]
+        await asyncio.gather(*changes)
+        assert (await rig.of(PORTS[0]))[0] in [set(ids) for ids in sets]
 
 
 @pytest.mark.parametrize(
