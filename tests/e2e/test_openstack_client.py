@@ -77,6 +77,16 @@ def test_a_day_with_a_server(cloud: RunningCloud, openstack: OpenStack, remains:
     hostname = subprocess.run([*ssh, "hostname"], capture_output=True, text=True, check=True).stdout.strip()
     assert hostname == "first"
 
+    # Out of the group nothing reaches it any more; back in it, it is reached again.
+    for word, answer in (("remove", "timed out"), ("add", "first")):
+        openstack("server", word, "security", "group", "first", "reached", parse=False)
+        _until(
+            answer,
+            lambda: "{0.stdout}{0.stderr}".format(
+                subprocess.run([*ssh, "hostname"], capture_output=True, text=True, check=False)
+            ),
+        )
+
     openstack("server", "reboot", "--hard", "--wait", "first", parse=False, timeout=400)
     assert openstack("server", "show", "first")["status"] == "ACTIVE"
     _until(

@@ -160,6 +160,76 @@ def test_a_server_is_booted_into_a_group(member: Client, admin: Client, image_id
     assert member.network("DELETE", f"/security-groups/{group}").status_code == 204
 
 
+def act(client: Client, server: str, action: str, group: str) -> int:
+    answer = client.compute("POST", f"/servers/{server}/action", json={action: {"name": group}})
+    assert answer.status_code != 202 or answer.content == b""
+    return answer.status_code
+
+
+def names_of(client: Client, server: str) -> list[str]:
+    return sorted(one["name"] for one in client.server(server).get("security_groups", []))
+
+
+def test_a_server_goes_from_group_to_group(
+    member: Client, admin: Client, shared: str, image_id: str, flavor_id: str
+) -> None:
+    admin.image("PATCH", f"/images/{image_id}", json=[{"op": "replace", "path": "/visibility", "value": "public"}],
+                headers={"Content-Type": "application/openstack-images-v2.1-json-patch"})  # fmt: skip
+    default, group = default_of(member)["id"], make(member, "moves")
+    rule(member, group, protocol="tcp", port_range_min=22, port_range_max=22).raise_for_status()
+    extra = member.network("POST", "/ports", json={"port": {"network_id": shared, "security_groups": []}})
+    extra_id = extra.raise_for_status().json()["port"]["id"]
+    server = member.boot("moves", image_id, flavor_id, networks=[{"uuid": shared}, {"port": extra_id}])
+    member.wait(server, "ACTIVE")
+    assert names_of(member, server) == ["default"]
+
+    for name in ("moves", group):  # into one that it is in already, too
+        assert act(member, server, "addSecurityGroup", name) == 202
+        assert names_of(member, server) == ["default", "moves"]
+    [listed] = member.compute("GET", f"/servers/detail?uuid={server}").json()["servers"]
+    assert listed["security_groups"] == member.server(server)["security_groups"]
+    ports = member.network("GET", f"/ports?device_id={server}").json()["ports"]
+    groups_of = {port["id"]: set(port["security_groups"]) for port in ports}
+    assert groups_of.pop(extra_id) == {group}
+    assert list(groups_of.values()) == [{default, group}]
+
+    told = member.compute("GET", f"/servers/{server}/os-security-groups").raise_for_status().json()["security_groups"]
+    assert [(one["name"], one["tenant_id"]) for one in told] == [
+        ("default", member.project_id), ("moves", member.project_id)
+    ]  # fmt: skip
+    [ssh] = told[1]["rules"]
+    assert (ssh["ip_protocol"], ssh["from_port"], ssh["to_port"]) == ("tcp", 22, 22)
+    assert (ssh["ip_range"], ssh["group"], ssh["parent_group_id"]) == ({"cidr": "0.0.0.0/0"}, {}, group)
+    assert {str(one["group"]) for one in told[0]["rules"]} == {str({"name": "default", "tenant_id": member.project_id})}
+
+    make(member, "twin"), make(member, "twin")
+    assert act(member, server, "addSecurityGroup", "twin") == 409
+    assert act(member, server, "removeSecurityGroup", "twin") == 409
+    assert act(member, server, "addSecurityGroup", "nobody's") == 404
+    assert act(admin, server, "addSecurityGroup", "moves") == 202, "an administrator means the server's project's"
+    assert act(member, server, "removeSecurityGroup", "moves") == 202
+    assert act(member, server, "removeSecurityGroup", "moves") == 404
+    assert act(member, server, "removeSecurityGroup", default) == 202
+    assert "security_groups" not in member.server(server)
+    assert member.compute("GET", f"/servers/{server}/os-security-groups").json() == {"security_groups": []}
+
+    assert act(member, server, "addSecurityGroup", default_of_port(admin, shared)) == 404
+    member.compute("DELETE", f"/servers/{server}")
+    member.wait_gone(server)
+    member.network("DELETE", f"/ports/{extra_id}").raise_for_status()
+    for one in member.network("GET", "/security-groups").json()["security_groups"]:
+        if one["name"] != "default":
+            member.network("DELETE", f"/security-groups/{one['id']}").raise_for_status()
+
+
+def default_of_port(client: Client, network: str) -> str:
+    """The default group of the client's project, whoever it is."""
+    port = client.network("POST", "/ports", json={"port": {"network_id": network}}).json()["port"]
+    client.network("DELETE", f"/ports/{port['id']}").raise_for_status()
+    [group] = port["security_groups"]
+    return str(group)
+
+
 def test_quotas_hold(member: Client) -> None:
     made = [make(member, f"many-{number}") for number in range(10)]
     refused = member.network("POST", "/security-groups", json={"security_group": {"name": "one too many"}})

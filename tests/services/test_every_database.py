@@ -161,7 +161,7 @@ async def test_what_is_too_long_is_refused_and_not_cut(store: Store) -> None:
 @pytest.mark.parametrize(
     "folders",
     [
-        pytest.param(["tests/unit/store", "tests/unit/tasks", "tests/unit/conductor"], id="store"),
+        pytest.param(["tests/unit/store", "tests/unit/tasks", "tests/unit/conductor", "tests/unit/cloud"], id="store"),
         pytest.param(
             [
                 *(f"tests/unit/identity/test_{name}.py" for name in ("failed_logins", "groups", "role_assignments")),
@@ -170,7 +170,8 @@ async def test_what_is_too_long_is_refused_and_not_cut(store: Store) -> None:
             id="identity",
         ),
         pytest.param(
-            [f"tests/functional/test_{name}.py" for name in ("servers", "placement_rules", "requests")], id="cloud"
+            [f"tests/functional/test_{name}.py" for name in ("servers", "placement_rules", "requests")],
+            id="cloud",
         ),
     ],
 )

@@ -1,7 +1,7 @@
 """What a user can do with networks, subnets and ports."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
@@ -240,10 +240,8 @@ class Networks:
             values = {**values, "mac": check_mac(values["mac"])}
         if "allowed_address_pairs" in values:
             values = {**values, "allowed_address_pairs": check_pairs(values["allowed_address_pairs"])}
-        changed = await self._store.run(_update_port, port, values, fixed_ips, ctx.is_admin, at=self._parts.clock.now())
-        # What a host lets through may have changed, and who is in which group.
-        for host in await self._store.read(security_groups.hosts_of_networks, [port.network_id]):
-            self._parts.bell.ring(f"network.{host}")
+        changed = await self._store.run(update_port, port, values, fixed_ips, ctx.is_admin, at=self._parts.clock.now())
+        await tell_hosts(self._parts, [port.network_id])
         return changed
 
     async def delete_port(self, ctx: RequestContext, port_id: str) -> None:
@@ -415,7 +413,7 @@ def _insert_port(
     return ports.insert(tx, row, fixed_ips, there, ids)
 
 
-def _update_port(
+def update_port(
     tx: Tx,
     port: Port,
     values: dict[str, Any],
@@ -424,15 +422,31 @@ def _update_port(
     *,
     at: datetime,
 ) -> Port:
+    """Change a port, its security groups (names or ids) and its addresses. Afterwards the hosts want to be told.
+
+    Raises:
+        NotFound: the device is somebody else's server. Conflict: an address is taken.
+        BadRequest: there is no such group, or the port can have none; an address is of no subnet.
+    """
     _check_device(tx, values, port.project_id, is_admin)
-    if "security_groups" in values:
-        values = dict(values)
-        groups = values.pop("security_groups")
-        if groups and not values.get("port_security", port.port_security):
-            raise BadRequest("Port Security must be enabled in order to have security groups on a port.")
+    values = dict(values)
+    groups = values.pop("security_groups", None)
+    if groups and not values.get("port_security", port.port_security):
+        raise BadRequest("Port Security must be enabled in order to have security groups on a port.")
+    # The port's own row first: who changes the same port at the same time waits here.
+    changed = ports.update(tx, port.id, values, at=at)
+    if groups is None and fixed_ips is None:
+        return changed
+    if groups is not None:
         security_groups.set_of_port(
             tx, port.id, security_groups.resolve(tx, port.project_id, groups, at=at) if groups else []
         )
     if fixed_ips is not None:
         ports.set_addresses(tx, port.id, fixed_ips, networks.subnets_of(tx, [port.network_id]).get(port.network_id, []))
-    return ports.update(tx, port.id, values, at=at)
+    return ports.get(tx, port.id)
+
+
+async def tell_hosts(parts: Parts, network_ids: Collection[str]) -> None:
+    """Ring every host of some networks: what it lets through may have changed, and who is in which group."""
+    for host in await parts.store.read(security_groups.hosts_of_networks, network_ids):
+        parts.bell.ring(f"network.{host}")

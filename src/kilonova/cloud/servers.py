@@ -27,10 +27,10 @@ from kilonova.model.errors import (
 )
 from kilonova.model.network import Port
 from kilonova.model.server import Page, Server, ServerAction, ServerFilter
-from kilonova.model.states import RULES
+from kilonova.model.states import RULES, VMState
 from kilonova.model.task import StepRecord
 from kilonova.rpcapi.compute import ComputeAPI
-from kilonova.store.queries import aggregates, hosts, ports, servers, tasks
+from kilonova.store.queries import aggregates, hosts, ports, security_groups, servers, tasks
 from kilonova.store.transactions import Tx
 
 log = get_logger(__name__)
@@ -38,12 +38,18 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Detailed:
-    """A server with what its view shows besides: its ports (for the addresses), its zone, its host's state."""
+    """A server with what its view shows besides.
+
+    Attributes:
+        ports: for the addresses.
+        security_groups: names of the groups that its ports are in; while it has none yet, those that were asked for.
+    """
 
     server: Server
     ports: list[Port]
     zone: str
     host_status: str
+    security_groups: list[str]
 
 
 class Servers:
@@ -76,7 +82,7 @@ class Servers:
     async def page(
         self, ctx: RequestContext, wanted: ServerFilter, page: Page, *, all_projects: bool = False
     ) -> list[Detailed]:
-        """One page of servers with what their views show; three statements for any number."""
+        """One page of servers with what their views show; the same few statements for any number."""
         wanted = self._visible(ctx, wanted, all_projects)
         return await self._store.read(_detailed_page, wanted, page, self._default_zone)
 
@@ -268,15 +274,26 @@ def _with_surroundings(tx: Tx, found: Sequence[Server], default_zone: str) -> li
     ports_of = ports.of_servers(tx, [server.id for server in found])
     zones = aggregates.zone_of_hosts(tx)
     statuses = hosts.statuses(tx, {server.host for server in found if server.host})
+    groups_of = {server.id: _groups_of(server, ports_of.get(server.id, [])) for server in found}
+    names = security_groups.names(tx, {group for groups in groups_of.values() for group in groups})
     return [
         Detailed(
             server=server,
             ports=ports_of.get(server.id, []),
             zone=zones.get(server.host, default_zone) if server.host else (server.availability_zone or ""),
             host_status=statuses.get(server.host, "UNKNOWN") if server.host else "",
+            security_groups=[names.get(group, group) for group in groups_of[server.id]],
         )
         for server in found
     ]
+
+
+def _groups_of(server: Server, its_ports: list[Port]) -> list[str]:
+    """Ids of the groups that a server's ports are in; before there are ports, what was asked for, ids or names."""
+    if server.vm_state is VMState.BUILDING and not its_ports:
+        return server.order.security_groups or ["default"]
+    own = [port for port in its_ports if port.project_id == server.project_id]
+    return list(dict.fromkeys(group for port in own for group in port.security_groups))
 
 
 def _actions(tx: Tx, server_id: str, project_id: str | None, page: dict[str, Any]) -> list[ServerAction]:

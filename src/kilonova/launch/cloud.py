@@ -14,8 +14,7 @@ from kilonova.api.identity import resources as identity_resources
 from kilonova.api.identity.tokens import api as identity_api
 from kilonova.api.image.routes import api as image_api
 from kilonova.api.metadata.routes import api as metadata_api
-from kilonova.api.network import agents, security_groups
-from kilonova.api.network.resources import api as network_api
+from kilonova.api.network.routes import api as network_api
 from kilonova.api.operations.routes import metrics_api, readiness_api
 from kilonova.base.clock import Clock
 from kilonova.base.config import Config
@@ -52,9 +51,7 @@ from kilonova.store.queries import identity as identity_rows
 
 # Importing a module of an API registers its routes.
 _ROUTES = (
-    agents,
     aggregates,
-    security_groups,
     flavors,
     hosts,
     keypairs,

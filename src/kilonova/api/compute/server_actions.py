@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from kilonova.api.compute.api import api
 from kilonova.api.compute.server_rebuild import Rebuild, rebuild_server
+from kilonova.api.compute.server_security_groups import GroupReference, add_group, remove_group
 from kilonova.api.compute.shared import moment, timestamp_us
 from kilonova.api.http.paging import next_links, page_size
 from kilonova.api.http.routing import Reply, Request
@@ -83,6 +84,8 @@ ACTIONS: dict[str, Action] = {
     "rebuild": Action("os_compute_api:servers:rebuild", Rebuild, rebuild_server),
     "forceDelete": Action("os_compute_api:os-deferred-delete:force", Any, _force_delete),
     "os-getConsoleOutput": Action("os_compute_api:os-console-output", ConsoleOutput, _console_output),
+    "addSecurityGroup": Action("os_compute_api:os-security-groups:add", GroupReference, add_group),
+    "removeSecurityGroup": Action("os_compute_api:os-security-groups:remove", GroupReference, remove_group),
 }
 
 

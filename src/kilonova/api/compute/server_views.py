@@ -24,12 +24,13 @@ class Shown:
     ports: list[Port]
     zone: str
     host_status: str
+    security_groups: list[str]
     req: Request
 
     @classmethod
     def of(cls, detailed: Detailed, req: Request) -> "Shown":
         """`detailed` as the caller of `req` sees it."""
-        return cls(detailed.server, detailed.ports, detailed.zone, detailed.host_status, req)
+        return cls(detailed.server, detailed.ports, detailed.zone, detailed.host_status, detailed.security_groups, req)
 
     @property
     def status(self) -> str:
@@ -123,7 +124,6 @@ DETAIL = View(
     Field("OS-EXT-STS:vm_state", lambda s: s.server.vm_state),
     Field("OS-EXT-STS:power_state", lambda s: int(s.server.power_state)),
     Field("os-extended-volumes:volumes_attached", lambda s: []),
-    Field("security_groups", lambda s: [{"name": name} for name in s.server.order.security_groups or ["default"]]),
     Field("locked", lambda s: s.server.locked, since="2.9"),
     Field("description", lambda s: s.server.description, since="2.19"),
     Field("tags", lambda s: s.server.tags, since="2.26"),
@@ -156,6 +156,8 @@ def detail(shown: Shown, *, with_admin_fields: bool) -> dict[str, Any]:
     view = DETAIL.render(shown, version) | EVERYONE_SINCE_2_90.render(shown, version)
     if with_admin_fields:
         view |= ADMIN.render(shown, version)
+    if shown.security_groups:  # as in Nova, a server whose ports are in none has no such field
+        view["security_groups"] = [{"name": name} for name in shown.security_groups]
     if shown.status in _WITH_PROGRESS:
         view["progress"] = shown.server.progress
     fault = shown.server.fault

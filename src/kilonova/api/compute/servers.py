@@ -378,7 +378,7 @@ async def _list(cloud: Cloud, req: Request, query: ServerQuery, *, in_detail: bo
         ids = [d.server.id for d in detailed]
     else:
         found = await cloud.servers.brief_page(req.ctx, wanted, page, all_projects=everyone)
-        shown = [BRIEF.render(Shown(server, [], "", "", req), req.microversion) for server in found]
+        shown = [BRIEF.render(Shown(server, [], "", "", [], req), req.microversion) for server in found]
         ids = [server.id for server in found]
     body: dict[str, Any] = {"servers": shown}
     further = next_links(req, limit, ids)

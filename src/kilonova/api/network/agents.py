@@ -4,7 +4,8 @@ from typing import Any
 
 from kilonova.api.http.routing import Reply, Request
 from kilonova.api.http.schema import Uuid
-from kilonova.api.network.resources import api, listed
+from kilonova.api.network.api import api
+from kilonova.api.network.collection import listed
 from kilonova.cloud.cloud import Cloud
 from kilonova.model.errors import NotFound
 from kilonova.model.service import Service

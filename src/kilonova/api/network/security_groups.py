@@ -1,5 +1,7 @@
 """Security groups and their rules of Network v2.0."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Literal
 
@@ -7,7 +9,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kilonova.api.http.routing import Reply, Request
 from kilonova.api.http.schema import Uuid
-from kilonova.api.network.resources import Project, Text, api, items_of, last_made, listed, made_reply, owner_of, stamp
+from kilonova.api.network.api import api
+from kilonova.api.network.collection import create, listed
+from kilonova.api.network.fields import Project, Text, given, owner_of, stamp
 from kilonova.cloud.cloud import Cloud
 from kilonova.model.errors import BadRequest
 from kilonova.model.security_group import SecurityGroup, SecurityGroupRule
@@ -70,24 +74,21 @@ async def show_group(cloud: Cloud, req: Request, group_id: Uuid) -> Reply:
 @api.route("POST", "/security-groups", status=201, once=True)
 async def create_group(cloud: Cloud, req: Request, body: GroupBody) -> Reply:
     """New groups."""
-    items, many = items_of(body, "security_group")
-    views: list[dict[str, Any]] = []
-    req.answers_with(lambda made: last_made("security_group", [*views, group_view(made)], len(items), many))
-    for fields in items:
+
+    def order(fields: GroupFields) -> Callable[[], Awaitable[SecurityGroup]]:
         _check_stateful(fields)
         name = "" if isinstance(fields.name, UnsetType) else fields.name
         description = "" if isinstance(fields.description, UnsetType) else fields.description
-        made = await cloud.security_groups.create_group(req.ctx, owner_of(fields), name, description)
-        views.append(group_view(made))
-    return made_reply("security_group", views, many)
+        return partial(cloud.security_groups.create_group, req.ctx, owner_of(fields), name, description)
+
+    return await create(req, "security_group", body, order, group_view)
 
 
 @api.route("PUT", "/security-groups/{group_id}", body_key="security_group")
 async def update_group(cloud: Cloud, req: Request, group_id: Uuid, body: GroupFields) -> Reply:
     """Change a group."""
     _check_stateful(body)
-    given = {"name": body.name, "description": body.description}
-    values = {name: value for name, value in given.items() if value is not UNSET}
+    values = given(body, {"name": "name", "description": "description"})
     return Reply({"security_group": group_view(await cloud.security_groups.update_group(req.ctx, group_id, values))})
 
 
@@ -234,13 +235,12 @@ async def show_rule(cloud: Cloud, req: Request, rule_id: Uuid) -> Reply:
 @api.route("POST", "/security-group-rules", status=201, once=True)
 async def create_rule(cloud: Cloud, req: Request, body: RuleBody) -> Reply:
     """New rules."""
-    items, many = items_of(body, "security_group_rule")
-    views: list[dict[str, Any]] = []
-    req.answers_with(lambda made: last_made("security_group_rule", [*views, rule_view(made)], len(items), many))
-    checked = [(fields.security_group_id, _rule_values(fields)) for fields in items]
-    for group_id, values in checked:
-        views.append(rule_view(await cloud.security_groups.create_rule(req.ctx, group_id, values)))
-    return made_reply("security_group_rule", views, many)
+
+    def order(fields: RuleFields) -> Callable[[], Awaitable[SecurityGroupRule]]:
+        values = _rule_values(fields)
+        return partial(cloud.security_groups.create_rule, req.ctx, fields.security_group_id, values)
+
+    return await create(req, "security_group_rule", body, order, rule_view)
 
 
 @api.route("DELETE", "/security-group-rules/{rule_id}", status=204)

@@ -156,7 +156,7 @@ def _unclaim(tx: Tx, *, server_id: str, host: str | None, is_hosts_fault: bool, 
 
 
 async def plug(run: Run[Hands]) -> Write:
-    await plug_ports(run, _host(run))
+    await plug_ports(run, host_of(run))
     return partial(servers.become, server_id=run.subject, at=run.clock.now(), task_state=TaskState.SPAWNING)
 
 
@@ -171,10 +171,15 @@ async def plug_ports(run: Run[Hands], host: str) -> None:
 async def unplug(run: Run[Hands]) -> None:
     if await _is_left_to_the_host(run):
         return
-    await run.services.network(_host(run)).unplug(run.subject, epoch=run.epoch)
+    await run.services.network(host_of(run)).unplug(run.subject, epoch=run.epoch)
 
 
-def _host(run: Run[Hands]) -> str:
+def host_of(run: Run[Hands]) -> str:
+    """The host that the task's server has.
+
+    Raises:
+        LookupError: it has none yet.
+    """
     host = run.host
     if host is None:
         raise LookupError("no host has been claimed yet")
@@ -185,7 +190,7 @@ def _host(run: Run[Hands]) -> str:
 
 
 async def spawn(run: Run[Hands]) -> None:
-    host = _host(run)
+    host = host_of(run)
     if await run.services.store.read(_is_down, host):
         # Not to be waited for, try after try: another host may do.
         raise HostDown("The host went down while the guest was to be made.")
@@ -199,7 +204,7 @@ def _is_down(tx: Tx, host: str) -> bool:
 
 async def _is_left_to_the_host(run: Run[Hands]) -> bool:
     """Whether there is nobody to undo it: the agent removes what does not belong there when it returns."""
-    host = _host(run)
+    host = host_of(run)
     if not await run.services.store.read(_is_down, host):
         return False
     log.info("host is down; it will clean up when it returns", host=host)
@@ -242,14 +247,14 @@ def _guest_rows(tx: Tx, server_id: str) -> tuple[Server, InstanceFacts, list[Por
 async def destroy(run: Run[Hands]) -> None:
     if await _is_left_to_the_host(run):
         return
-    await run.services.compute(_host(run)).destroy(run.subject, epoch=run.epoch)
+    await run.services.compute(host_of(run)).destroy(run.subject, epoch=run.epoch)
 
 
 # ---- announce: tell the world ------------------------------------------------------------------------------
 
 
 async def announce(run: Run[Hands]) -> Write:
-    return partial(_activate, server_id=run.subject, host=_host(run), task_id=run.task_id, at=run.clock.now())
+    return partial(_activate, server_id=run.subject, host=host_of(run), task_id=run.task_id, at=run.clock.now())
 
 
 def _activate(tx: Tx, *, server_id: str, host: str, task_id: str, at: datetime) -> None:

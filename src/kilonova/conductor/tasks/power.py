@@ -8,7 +8,7 @@ from functools import partial
 
 from kilonova.base.log import get_logger
 from kilonova.conductor.hands import Hands
-from kilonova.conductor.tasks.boot import plug_ports
+from kilonova.conductor.tasks.boot import host_of, plug_ports
 from kilonova.model.states import PowerState, VMState
 from kilonova.model.task import Failure
 from kilonova.store.queries import servers
@@ -21,27 +21,23 @@ GRACE_S = 60.0
 """Seconds that a guest has to shut down by itself before the plug is pulled."""
 
 
-def _host(run: Run[Hands]) -> str:
-    return str(run.payload["host"])
-
-
 async def plug(run: Run[Hands]) -> None:
     """The host may have been restarted since: bridges and rules are made again."""
-    await plug_ports(run, _host(run))
+    await plug_ports(run, host_of(run))
 
 
 async def power_off(run: Run[Hands]) -> Write:
-    await run.services.compute(_host(run)).power_off(run.subject, epoch=run.epoch, grace_s=GRACE_S)
+    await run.services.compute(host_of(run)).power_off(run.subject, epoch=run.epoch, grace_s=GRACE_S)
     return _rest(run, VMState.STOPPED, PowerState.SHUTDOWN)
 
 
 async def power_on(run: Run[Hands]) -> Write:
-    await run.services.compute(_host(run)).power_on(run.subject, epoch=run.epoch)
+    await run.services.compute(host_of(run)).power_on(run.subject, epoch=run.epoch)
     return _rest(run, VMState.ACTIVE, PowerState.RUNNING)
 
 
 async def reboot(run: Run[Hands]) -> Write:
-    await run.services.compute(_host(run)).reboot(
+    await run.services.compute(host_of(run)).reboot(
         run.subject, epoch=run.epoch, hard=bool(run.payload["hard"]), grace_s=GRACE_S
     )
     return _rest(run, VMState.ACTIVE, PowerState.RUNNING)

@@ -13,7 +13,7 @@ import msgspec
 
 from kilonova.base.log import get_logger
 from kilonova.conductor.hands import Hands
-from kilonova.conductor.tasks.boot import break_server, plug_ports, run_guest
+from kilonova.conductor.tasks.boot import break_server, host_of, plug_ports, run_guest
 from kilonova.model.errors import CloudError, GuestRejected, ImageUnusable, NotFound, NotSupported
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.model.task import Failure
@@ -28,12 +28,8 @@ UNTOUCHED = frozenset({ImageUnusable.code, NotSupported.code, NotFound.code})
 is the image, deleted meanwhile.)"""
 
 
-def _host(run: Run[Hands]) -> str:
-    return str(run.payload["host"])
-
-
 async def plug(run: Run[Hands]) -> Write:
-    await plug_ports(run, _host(run))
+    await plug_ports(run, host_of(run))
     return partial(_spawning, server_id=run.subject, epoch=run.epoch, at=run.clock.now())
 
 
@@ -45,7 +41,7 @@ def _spawning(tx: Tx, *, server_id: str, epoch: int, at: datetime) -> Mapping[st
 async def respawn(run: Run[Hands]) -> Write:
     power_on = bool(run.payload["power_on"])
     try:
-        await run_guest(run, _host(run), replaces=True, power_on=power_on)
+        await run_guest(run, host_of(run), replaces=True, power_on=power_on)
     except CloudError as error:
         # Whoever tried before us may have been heard, and may still be: then nobody knows which disk there is.
         if error.code in UNTOUCHED and run.payload.get("epoch") != run.epoch:

@@ -32,6 +32,8 @@ _MEMBERS_ON = (
 )
 _LEAVE = sa.delete(members).where(_m.port_id == sa.bindparam("port"))
 _THERE = sa.select(_g.id).where(_g.id == sa.bindparam("group"))
+_SOME = sa.select(groups).where(_g.id.in_(sa.bindparam("groups", expanding=True))).order_by(_g.name, _g.id)
+_NAMES = sa.select(_g.id, _g.name).where(_g.id.in_(sa.bindparam("groups", expanding=True)))
 
 
 def _with_rules(tx: Tx, rows: Sequence[Any]) -> list[SecurityGroup]:
@@ -86,6 +88,18 @@ def list_all(tx: Tx, *, project_id: str | None = None) -> list[SecurityGroup]:
     if project_id is not None:
         query = query.where(_g.project_id == project_id)
     return _with_rules(tx, tx.execute(query).all())
+
+
+def some(tx: Tx, group_ids: Collection[str]) -> list[SecurityGroup]:
+    """These groups, by name; one that is gone is left out."""
+    return _with_rules(tx, tx.execute(_SOME, {"groups": sorted(group_ids)}).all()) if group_ids else []
+
+
+def names(tx: Tx, group_ids: Collection[str]) -> dict[str, str]:
+    """What some groups are called, by id; one without a name is called by its id."""
+    if not group_ids:
+        return {}
+    return {row.id: row.name or row.id for row in tx.execute(_NAMES, {"groups": sorted(group_ids)})}
 
 
 def insert(tx: Tx, row: Mapping[str, Any], first_rules: Sequence[Mapping[str, Any]]) -> SecurityGroup:
@@ -168,23 +182,34 @@ def delete_rule(tx: Tx, rule: SecurityGroupRule) -> None:
 # ---- ports --------------------------------------------------------------------------------------------------
 
 
+def named(tx: Tx, project_id: str, word: str) -> str:
+    """The id of the group of a project that a user names by id or name.
+
+    Raises:
+        NotFound
+        Conflict: there are several of that name.
+    """
+    known = tx.execute(sa.select(_g.id, _g.name).where(_g.project_id == project_id)).all()
+    ids = [row.id for row in known if row.id == word] or [row.id for row in known if row.name == word]
+    if not ids:
+        raise NotFound(kind="Security group", id=word[:255])
+    if len(ids) > 1:
+        raise Conflict(f"Multiple security groups found matching '{word[:255]}'. Use an ID to be more specific.")
+    return str(ids[0])
+
+
 def resolve(tx: Tx, project_id: str, wanted: Sequence[str], *, at: datetime) -> list[str]:
     """Ids of groups that a user names by id or name; nothing named: the default group.
 
     Raises:
-        BadRequest: there is none, or there are several of that name.
+        BadRequest: there is none.
+        Conflict: there are several of that name.
     """
     default = ensure_default(tx, project_id, at=at)
-    known = tx.execute(sa.select(_g.id, _g.name).where(_g.project_id == project_id)).all() if wanted else []
-    found: list[str] = []
-    for word in wanted:
-        ids = [row.id for row in known if row.id == word] or [row.id for row in known if row.name == word]
-        if not ids:
-            raise BadRequest(f"Security group {word[:255]} not found for project {project_id}.")
-        if len(ids) > 1:
-            raise BadRequest(f"Multiple security groups found matching '{word[:255]}'. Use an ID to be more specific.")
-        found.append(ids[0])
-    return list(dict.fromkeys(found)) or [default]
+    try:
+        return list(dict.fromkeys(named(tx, project_id, word) for word in wanted)) or [default]
+    except NotFound as missing:
+        raise BadRequest(f"Security group {missing.id} not found for project {project_id}.") from None
 
 
 def set_of_port(tx: Tx, port_id: str, group_ids: Sequence[str]) -> None:
