@@ -189,12 +189,13 @@ class Simulation:
         if transaction in _CHANGES_NOTHING:
             return
         books = self._books()
-        self._report([*always(books), *self._watch.look(books)])
+        self._report([*always(books), *self._watch.look(books), *self._watch.look_at_leases(books)])
 
     async def _look_often(self) -> None:
         while True:
             await self.clock.sleep(LOOK_S)
-            self._report(always(self._books()))
+            books = self._books()
+            self._report([*always(books), *self._watch.look_at_leases(books)])
 
     def _books(self) -> Books:
         return self.world.database.store.run_now(books)

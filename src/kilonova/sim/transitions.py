@@ -69,10 +69,10 @@ class Watch:
             elif before and after and before[0] is not after[0] and before[1] is None and after[1] is None:
                 self.by_itself.setdefault(server_id, f"from {_shown(before)} to {_shown(after)}")
         self._before = now
-        found += self._look_at_leases(books)
         return found
 
-    def _look_at_leases(self, books: Books) -> Iterator[Violation]:
+    def look_at_leases(self, books: Books) -> Iterator[Violation]:
+        """Who took over a task without an epoch of its own."""
         for (task_id, epoch), holder in books.leases.items():
             first = self._holders.setdefault((task_id, epoch), holder)
             if first != holder:
