@@ -262,6 +262,8 @@ def check_metadata(tx: Tx, project_id: str, metadata: Mapping[str, str], *, used
     Raises:
         QuotaExceeded
     """
+    if not metadata:
+        return
     limit = quotas.limits(tx, project_id).get("metadata_items", quotas.UNLIMITED)
     if limit != quotas.UNLIMITED and len(metadata) > limit:
         raise QuotaExceeded(resource="metadata_items", limit=limit, used=used, asked=len(metadata))
@@ -322,15 +324,20 @@ def _zone(tx: Tx, request: ServerRequest, default_zone: str) -> tuple[str | None
 def _take_quota(tx: Tx, project_id: str, flavor: Flavor, request: ServerRequest) -> int:
     """Take quota for as many servers as fit, between min_count and max_count; how many."""
     one = flavor.quota()
+    count = request.min_count
+    if request.max_count > count:
+        count = max(count, _how_many_fit(tx, project_id, one, request.max_count))
+    quotas.take(tx, project_id, {resource: amount * count for resource, amount in one.items()})
+    return count
+
+
+def _how_many_fit(tx: Tx, project_id: str, one: Mapping[str, int], most: int) -> int:
     limit_of, used = quotas.limits(tx, project_id), quotas.used(tx, project_id)
-    fits = request.max_count
     for resource, amount in one.items():
         limit = limit_of.get(resource, quotas.UNLIMITED)
         if limit != quotas.UNLIMITED and amount:
-            fits = min(fits, max(0, limit - used.get(resource, 0)) // amount)
-    count = max(request.min_count, fits)
-    quotas.take(tx, project_id, {resource: amount * count for resource, amount in one.items()})
-    return count
+            most = min(most, max(0, limit - used.get(resource, 0)) // amount)
+    return most
 
 
 def hostname_of(name: str, server_id: str) -> str:

@@ -83,6 +83,11 @@ def insert_row(tx: Tx, table: sa.Table, values: Mapping[str, Any]) -> None:
     tx.execute(_insert(table), values)
 
 
+def insert_rows(tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows that have the same columns."""
+    tx.execute(_insert(table), list(rows))
+
+
 def update_rows(tx: Tx, table: sa.Table, where: Mapping[str, Any], values: Mapping[str, Any]) -> int:
     """Set columns of the rows whose columns equal `where`; how many rows."""
     parameters = {f"key_{key}": value for key, value in where.items()}

@@ -190,11 +190,8 @@ def host_of(run: Run[Hands]) -> str:
 
 
 async def spawn(run: Run[Hands]) -> None:
-    host = host_of(run)
-    if await run.services.store.read(_is_down, host):
-        # Not to be waited for, try after try: another host may do.
-        raise HostDown("The host went down while the guest was to be made.")
-    await run_guest(run, host)
+    # A host that is down is not to be waited for, try after try: another may do.
+    await run_guest(run, host_of(run), if_down=HostDown("The host went down while the guest was to be made."))
 
 
 def _is_down(tx: Tx, host: str) -> bool:
@@ -211,9 +208,16 @@ async def _is_left_to_the_host(run: Run[Hands]) -> bool:
     return True
 
 
-async def run_guest(run: Run[Hands], host: str, *, replaces: bool = False, power_on: bool = True) -> None:
-    """Have the server's guest made on `host` as its rows say; with `replaces`, in place of an earlier build's."""
-    server, told, plans, held, host_cells = await run.services.store.read(_guest_rows, run.subject)
+async def run_guest(
+    run: Run[Hands], host: str, *, replaces: bool = False, power_on: bool = True, if_down: HostDown | None = None
+) -> None:
+    """Have the server's guest made on `host` as its rows say.
+
+    Args:
+        replaces: in place of an earlier build's.
+        if_down: raised if the host is known to be down; None: it is asked nevertheless.
+    """
+    server, told, plans, held, host_cells = await run.services.store.read(_guest_rows, run.subject, host, if_down)
     image = await run.services.image_ref(server.image_id) if server.image_id else None
     topology = guest_topology(spec_of_server(server)) if held.cells else None
     spec = guest_spec(
@@ -238,7 +242,11 @@ def _cells(topology: GuestTopology, held: Held, host_cells: tuple[NumaCell, ...]
         raise GuestRejected(str(error)) from error
 
 
-def _guest_rows(tx: Tx, server_id: str) -> tuple[Server, InstanceFacts, list[PortPlan], Held, tuple[NumaCell, ...]]:
+def _guest_rows(
+    tx: Tx, server_id: str, host: str, if_down: HostDown | None
+) -> tuple[Server, InstanceFacts, list[PortPlan], Held, tuple[NumaCell, ...]]:
+    if if_down is not None and _is_down(tx, host):
+        raise if_down
     server, told = facts.of_server(tx, server_id)
     held, cells = devices.held_by(tx, server_id)
     return server, told, ports.plans_for_server(tx, server_id)[1], held, cells

@@ -34,9 +34,13 @@ def _flavor(row: Any) -> Flavor:
     return Flavor(**values)
 
 
-def _visible_to(project_id: str) -> sa.ColumnElement[bool]:
+def _visible_to(project_id: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     shared = sa.select(flavor_access.c.flavor_id).where(flavor_access.c.project_id == project_id)
     return sa.or_(_c.is_public, _c.flavor_id.in_(shared))
+
+
+_ONE = sa.select(flavors).where(_c.flavor_id == sa.bindparam("flavor", type_=sa.String))
+_ONE_SEEN = _ONE.where(_visible_to(sa.bindparam("project", type_=sa.String)))
 
 
 def get(tx: Tx, flavor_id: str, *, project_id: str | None = None) -> Flavor:
@@ -45,10 +49,10 @@ def get(tx: Tx, flavor_id: str, *, project_id: str | None = None) -> Flavor:
     Raises:
         NotFound
     """
-    query = sa.select(flavors).where(_c.flavor_id == flavor_id)
-    if project_id is not None:
-        query = query.where(_visible_to(project_id))
-    row = tx.execute(query).first()
+    if project_id is None:
+        row = tx.execute(_ONE, {"flavor": flavor_id}).first()
+    else:
+        row = tx.execute(_ONE_SEEN, {"flavor": flavor_id, "project": project_id}).first()
     if row is None:
         raise NotFound(kind="Flavor", id=flavor_id)
     return _flavor(row)

@@ -66,6 +66,7 @@ _COMPARE: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "neq": operator.ne,
 }
 _THERE = _c.status != ImageStatus.DELETED
+_BY_ID = sa.select(*_COLUMNS).where(_c.id == sa.bindparam("image"), _THERE)
 
 
 # ---- reading ----------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ def get(tx: Tx, image_id: str) -> Image:
     Raises:
         NotFound
     """
-    return _one(tx, sa.select(*_COLUMNS).where(_c.id == image_id, _THERE), image_id)
+    return _one(tx, _BY_ID, image_id, {"image": image_id})
 
 
 def lock(tx: Tx, image_id: str) -> Image:

@@ -52,9 +52,13 @@ def mark_made(tx: Tx) -> bool:
     return insert_if_absent(tx, versions, {"name": "first-network", "value": 1})
 
 
-def visible_to(project_id: str) -> sa.ColumnElement[bool]:
+def visible_to(project_id: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     """Networks that a project sees."""
     return sa.or_(_n.project_id == project_id, _n.shared, _n.external)
+
+
+_ALL = sa.select(networks).order_by(_n.id)
+_ALL_SEEN = _ALL.where(visible_to(sa.bindparam("project", type_=sa.String)))
 
 
 def get(tx: Tx, network_id: str, *, project_id: str | None = None) -> Network:
@@ -70,17 +74,19 @@ def get(tx: Tx, network_id: str, *, project_id: str | None = None) -> Network:
     return _with_subnets(tx, [row])[0]
 
 
-def by_ids(tx: Tx, network_ids: list[str]) -> dict[str, Network]:
-    """Some networks by id, of those that are there."""
-    return {network.id: network for network in _with_subnets(tx, list(tx.execute(_SOME, {"networks": network_ids})))}
+def with_subnets_of(tx: Tx, network_ids: list[str]) -> dict[str, tuple[Network, list[Subnet]]]:
+    """Some networks by id, of those that are there, and the subnets of each, oldest first."""
+    subnets = subnets_of(tx, network_ids)
+    return {
+        row.id: (_network(row, tuple(subnet.id for subnet in subnets.get(row.id, ()))), subnets.get(row.id, []))
+        for row in tx.execute(_SOME, {"networks": network_ids})
+    }
 
 
 def list_all(tx: Tx, *, project_id: str | None = None) -> list[Network]:
     """Networks that a project sees (None: all), by id."""
-    query = sa.select(networks).order_by(_n.id)
-    if project_id is not None:
-        query = query.where(visible_to(project_id))
-    return _with_subnets(tx, list(tx.execute(query)))
+    found = tx.execute(_ALL) if project_id is None else tx.execute(_ALL_SEEN, {"project": project_id})
+    return _with_subnets(tx, list(found))
 
 
 def insert(tx: Tx, values: Mapping[str, Any]) -> Network:
@@ -176,6 +182,9 @@ def delete_subnet(tx: Tx, subnet_id: str) -> None:
 # ---- addresses ----------------------------------------------------------------------------------------------
 
 
+_NEXT = sa.select(_s.next_address).where(_s.id == sa.bindparam("subnet"))
+
+
 def take_address(tx: Tx, subnet: Subnet, port_id: str, wanted: str | None = None) -> str:
     """Give a port an address of a subnet: `wanted`, or the next free one of its pools.
 
@@ -191,15 +200,15 @@ def take_address(tx: Tx, subnet: Subnet, port_id: str, wanted: str | None = None
         if not _take(tx, subnet, number, port_id):
             raise Conflict(f"IP address {wanted} already allocated in subnet {subnet.id}")
         return wanted
-    start = tx.execute(sa.select(_s.next_address).where(_s.id == subnet.id)).scalar_one()
+    start = tx.execute(_NEXT, {"subnet": subnet.id}).scalar_one()
     for number in _from(subnet, start, limit=64):
         if _take(tx, subnet, number, port_id):
-            tx.execute(sa.update(subnets).where(_s.id == subnet.id).values(next_address=number + 1))
+            update_rows(tx, subnets, {"id": subnet.id}, {"next_address": number + 1})
             return str(IPv4Address(number))
     taken = set(tx.execute(sa.select(addresses.c.address).where(addresses.c.subnet_id == subnet.id)).scalars())
     for number in _from(subnet, start, limit=1 << 20):
         if number not in taken and _take(tx, subnet, number, port_id):
-            tx.execute(sa.update(subnets).where(_s.id == subnet.id).values(next_address=number + 1))
+            update_rows(tx, subnets, {"id": subnet.id}, {"next_address": number + 1})
             return str(IPv4Address(number))
     raise Conflict(f"No more IP addresses available on network {subnet.network_id}.")
 

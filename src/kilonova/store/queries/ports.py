@@ -108,13 +108,19 @@ def _add(
         raise AlreadyExists(detail=f"Mac address {values['mac']} is in use on network {values['network_id']}.")
     quotas.take(tx, values["project_id"], {"port": 1})
     insert_row(tx, ports, values)
-    security_groups.set_of_port(tx, values["id"], groups)
-    set_addresses(tx, values["id"], wanted, subnets)
+    security_groups.add_port(tx, values["id"], groups)
+    _take_addresses(tx, values["id"], wanted, subnets)
 
 
 def set_addresses(tx: Tx, port_id: str, wanted: Sequence[Mapping[str, str]] | None, subnets: Sequence[Subnet]) -> None:
     """Give a port its addresses, in place of those that it has."""
     tx.execute(_FREE_ADDRESSES, {"port": port_id})
+    _take_addresses(tx, port_id, wanted, subnets)
+
+
+def _take_addresses(
+    tx: Tx, port_id: str, wanted: Sequence[Mapping[str, str]] | None, subnets: Sequence[Subnet]
+) -> None:
     if wanted is None:
         wanted = [{"subnet_id": subnets[0].id}] if subnets else []
     by_id = {subnet.id: subnet for subnet in subnets}
@@ -254,7 +260,10 @@ def _make(
     ids: Ids,
     at: datetime,
 ) -> None:
-    network = networks.get(tx, wish.network_id or "")
+    found = networks.with_subnets_of(tx, [wish.network_id or ""])
+    if not found:
+        raise NotFound(kind="Network", id=wish.network_id or "")
+    [(network, subnets)] = found.values()
     values = {
         "id": ids.uuid(),
         "network_id": network.id,
@@ -271,7 +280,7 @@ def _make(
         **binding,
     }
     wanted = [{"ip_address": wish.fixed_ip}] if wish.fixed_ip else None
-    _add(tx, values, wanted, networks.subnets_of(tx, [network.id]).get(network.id, []), groups)
+    _add(tx, values, wanted, subnets, groups)
 
 
 def new_mac(ids: Ids) -> str:
@@ -324,14 +333,13 @@ def _plans(tx: Tx, found: Sequence[Port]) -> tuple[list[NetworkPlan], list[PortP
     ids = list(dict.fromkeys(port.network_id for port in found))
     if not ids:
         return [], []
-    known = networks.by_ids(tx, ids)
-    subnets = networks.subnets_of(tx, ids)
-    by_id = {subnet.id: subnet for group in subnets.values() for subnet in group}
+    known = networks.with_subnets_of(tx, ids)
+    by_id = {subnet.id: subnet for _, subnets in known.values() for subnet in subnets}
     rules = security_groups.plans_of(tx, {group for port in found for group in port.security_groups})
-    network_plans = [_network_plan(known[network_id], subnets.get(network_id, [])) for network_id in ids]
+    network_plans = [_network_plan(*known[network_id]) for network_id in ids]
     port_plans = [
         PortPlan(
-            nic=_nic(port, known[port.network_id], by_id),
+            nic=_nic(port, known[port.network_id][0], by_id),
             server_id=port.device_id,
             project_id=port.project_id,
             hostname=port.hostname,

@@ -215,6 +215,11 @@ def resolve(tx: Tx, project_id: str, wanted: Sequence[str], *, at: datetime) -> 
 def set_of_port(tx: Tx, port_id: str, group_ids: Sequence[str]) -> None:
     """The port is in these groups and no others."""
     tx.execute(_LEAVE, {"port": port_id})
+    add_port(tx, port_id, group_ids)
+
+
+def add_port(tx: Tx, port_id: str, group_ids: Sequence[str]) -> None:
+    """A port that is in no group yet comes into these."""
     for group_id in group_ids:
         insert_row(tx, members, {"port_id": port_id, "group_id": group_id})
 

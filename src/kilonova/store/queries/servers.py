@@ -13,7 +13,7 @@ from kilonova.model.flavor import Flavor
 from kilonova.model.server import Fault, Page, Server, ServerAction, ServerFilter, ServerOrder
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.store.tables.servers import server_actions, server_faults, servers
-from kilonova.store.transactions import Tx, insert_row, select_rows, update_rows
+from kilonova.store.transactions import Tx, insert_row, insert_rows, select_rows, update_rows
 
 _c = servers.c
 
@@ -89,8 +89,9 @@ def _server(row: Any, fault: Fault | None = None) -> Server:
 
 def insert(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert new servers; each mapping has the columns, with `flavor` and `order` as Structs."""
-    tx.execute(
-        sa.insert(servers),
+    insert_rows(
+        tx,
+        servers,
         [
             {
                 **{k: v for k, v in row.items() if k != "order"},

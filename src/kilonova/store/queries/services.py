@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -147,12 +148,14 @@ def any_silent(tx: Tx, *, before: datetime) -> bool:
 
 def list_all(tx: Tx, *, service: str | None = None, host: str | None = None) -> list[Service]:
     """Services by id."""
-    query = sa.select(services).order_by(_c.id)
-    if service is not None:
-        query = query.where(_c.service == service)
-    if host is not None:
-        query = query.where(_c.host == host)
-    return [_service(row) for row in tx.execute(query)]
+    wanted = {name: value for name, value in (("service", service), ("host", host)) if value is not None}
+    return [_service(row) for row in tx.execute(_all_with(tuple(wanted)), wanted)]
+
+
+@lru_cache(maxsize=4)
+def _all_with(names: tuple[str, ...]) -> sa.Select[Any]:
+    same = (_c[name] == sa.bindparam(name, type_=_c[name].type) for name in names)
+    return sa.select(services).where(*same).order_by(_c.id)
 
 
 def get(tx: Tx, uuid: str) -> Service:

@@ -16,7 +16,7 @@ from kilonova.model.errors import Busy
 from kilonova.model.task import Failure, StepRecord, Task
 from kilonova.store.tables.servers import servers
 from kilonova.store.tables.tasks import task_steps, task_subjects, tasks
-from kilonova.store.transactions import Tx, insert_if_absent, insert_row
+from kilonova.store.transactions import Tx, insert_if_absent, insert_row, update_rows
 
 _t = tasks.c
 _s = task_subjects.c
@@ -227,9 +227,7 @@ def finish(tx: Tx, task: Task, *, outcome: str, at: datetime) -> None:
         task,
         {"outcome": outcome, "finished_at": at, "payload": {}, "lease_owner": None, "lease_until": None},
     )
-    tx.execute(
-        sa.update(task_subjects).where(_s.subject == task.subject, _s.live_task == task.id).values(live_task=None)
-    )
+    update_rows(tx, task_subjects, {"subject": task.subject, "live_task": task.id}, {"live_task": None})
 
 
 def _guarded(tx: Tx, task: Task, values: Mapping[str, Any]) -> None:
