@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Run a whole cloud (its real code: API use cases, conductors, schedulers, agents, tasks, RPC, database) in one event
-loop on a virtual clock. Users create, stop, start, reboot and delete servers, while services are killed at any await
-and started again, messages and commit answers are lost, doubled and late, drivers fail and hang, hosts lose power or
-die, and clocks disagree. Then there is peace, and all must come to rest and agree: nothing stuck, leaked, doubled or
-lost. Small clouds are checked after every transaction.
+loop on a virtual clock. Users create, stop, start, reboot, rebuild and delete servers, while services are killed at any
+await and started again, messages and commit answers are lost, doubled and late, the broker dies, drivers of guests and
+networks fail and hang, hosts lose power or die, and clocks disagree. Then there is peace, and all must come to rest and
+agree: nothing stuck, leaked, doubled or lost. Small clouds are checked after every transaction.
 
 The same seed is the same run, event for event: equal seeds print equal history hashes. A run that breaks a rule is made
 shorter by itself, and the command that replays the short one is told.
