@@ -63,14 +63,16 @@ class Accounts:
         return await self._store.run(_create, kind, made)
 
     async def update(self, ctx: RequestContext, kind: str, id: str, values: dict[str, Any]) -> dict[str, Any]:
-        """Change one. Tokens of a user who is disabled, or gets another password, are good no more.
+        """Change one. Tokens of what is disabled, or of a user with another password, are good no more.
+
+        Nor are they when it is enabled again.
 
         Raises:
             NotFound, AlreadyExists
         """
         self._allow(ctx, f"update_{kind}")
         changes = await self._hashed(values)
-        if kind == "user" and ("password_hash" in changes or changes.get("enabled") is False):
+        if "password_hash" in changes or changes.get("enabled") is False:
             changes["tokens_since"] = self._parts.clock.now()
         return await self._store.run(rows.update, kind, id, changes)
 

@@ -230,6 +230,12 @@ class Identity:
         return await bootstrap(self._store, self._ids, self.passwords)
 
 
+def _is_good_for(thing: dict[str, Any], body: TokenBody) -> bool:
+    """Whether a user, project or domain is enabled, and has been since the token was made."""
+    since = thing["tokens_since"]
+    return thing["enabled"] and (since is None or body.issued_at >= since.timestamp())
+
+
 def _login(tx: Tx, body: TokenBody) -> tuple[int, Login]:
     """All that a token stands for, and the epoch in which it does.
 
@@ -250,13 +256,11 @@ def _login(tx: Tx, body: TokenBody) -> tuple[int, Login]:
                 raise Unauthorized(REFUSED)
     except NotFound:
         raise Unauthorized(REFUSED) from None
-    since = user["tokens_since"]
-    if since is not None and body.issued_at < since.timestamp():
-        raise Unauthorized(REFUSED)
     if rows.is_revoked(tx, body.audit_id):
         raise Unauthorized(REFUSED)
-    if not all(thing["enabled"] for thing in (user, user_domain, project, domain) if thing):
-        raise Unauthorized(REFUSED)
+    for thing in (user, user_domain, project, domain):
+        if thing is not None and not _is_good_for(thing, body):
+            raise Unauthorized(REFUSED)
     found: list[dict[str, Any]] = []
     if body.scope:
         found = effective_roles(tx, body.user_id, body.scope, body.scope_id)

@@ -264,14 +264,20 @@ async def test_a_new_role_counts_at_once_too(world: World, blue: str) -> None:
     assert (await world.call("GET", "/users", token=token, on=1)).status_code == 200
 
 
-async def test_who_was_disabled_and_is_enabled_again_logs_in_anew(world: World) -> None:
-    token = await world.login("bob", "pw", "blue")
-    bob = await _bob(world)
+@pytest.mark.parametrize("kind", ["user", "project", "domain"])
+async def test_what_was_disabled_and_is_enabled_again_wants_new_tokens(world: World, kind: str) -> None:
+    ids = {"domain": await world.make("domain", "acme")}
+    ids["project"] = await world.make("project", "p", domain_id=ids["domain"])
+    await world.user("ann", "member", ids["project"], domain_id=ids["domain"])
+    [ann] = await world.ask("GET", "/users?name=ann")
+    ids["user"] = ann["id"]
+    token = await world.login("ann@acme", "pw", "p@acme")
     world.clock.move(1)
     for enabled in (False, True):
-        await world.ask("PATCH", f"/users/{bob}", {"user": {"enabled": enabled}})
+        assert await world.use(token) == (401 if enabled else 200)
+        await world.ask("PATCH", f"/{kind}s/{ids[kind]}", {kind: {"enabled": enabled}})
     assert await world.use(token) == 401
-    await world.login("bob", "pw", "blue")
+    assert await world.use(await world.login("ann@acme", "pw", "p@acme")) == 200
 
 
 async def test_a_password_changed_while_one_logs_in_with_the_old_one(world: World) -> None:

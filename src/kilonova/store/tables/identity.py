@@ -11,6 +11,7 @@ domains = sa.Table(
     sa.Column("name", sa.String(64), nullable=False, unique=True),
     sa.Column("description", sa.Text, nullable=False, default=""),
     sa.Column("enabled", sa.Boolean, nullable=False, default=True),
+    sa.Column("tokens_since", Timestamp, nullable=True),
 )
 projects = sa.Table(
     "projects",
@@ -20,6 +21,7 @@ projects = sa.Table(
     sa.Column("name", sa.String(64), nullable=False),
     sa.Column("description", sa.Text, nullable=False, default=""),
     sa.Column("enabled", sa.Boolean, nullable=False, default=True),
+    sa.Column("tokens_since", Timestamp, nullable=True),
     sa.UniqueConstraint("domain_id", "name", name="projects_name"),
 )
 users = sa.Table(
