@@ -26,7 +26,8 @@ ServiceError                    between services; users see it as the cause in a
 ├── HypervisorUnavailable       no answer from the hypervisor; may be tried again
 ├── GuestRejected               the hypervisor refuses this guest for good
 ├── ImageUnusable               the image cannot be fetched or is not what it says
-└── NetworkFailed               a bridge, address server or rule could not be set up
+├── NetworkFailed               a bridge, address server or rule could not be set up
+└── WorkersDied                 whoever works on this step dies of it, time and again
 
 Each is a dataclass of *facts*; the sentence for people is made by `message`. `code` is stable, for
 programs, and travels over RPC with the facts, so that the same type is raised at the other end.
@@ -518,3 +519,17 @@ class ImageUnusable(ServiceError):
 class NetworkFailed(ServiceError):
     code = "host.network_failed"
     remedy = "Look at the network agent's log on that host."
+
+
+@dataclass(eq=False)
+class WorkersDied(ServiceError):
+    """A step of a task was taken over again and again, and never came to an end."""
+
+    take_overs: int = 0
+    detail: str = ""
+    code = "task.workers_died"
+    remedy = "Look at what the conductors' logs and their supervisor say of their ends."
+
+    @property
+    def message(self) -> str:
+        return f"{self.take_overs} conductors died while they did this step."

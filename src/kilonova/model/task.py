@@ -29,6 +29,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None
     attempt: int
     tries: int
+    take_overs: int
+    """Workers whose lease ended before they could say what became of the step that is next."""
     epoch: int
     request_id: str
 

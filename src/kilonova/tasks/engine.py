@@ -25,9 +25,11 @@ from kilonova.model.errors import (
     ClaimLost,
     CloudError,
     HypervisorUnavailable,
+    NetworkFailed,
     RemoteFault,
     StaleEpoch,
     Unavailable,
+    WorkersDied,
 )
 from kilonova.model.task import Failure, StepRecord, Task
 from kilonova.store.engine import Store
@@ -41,7 +43,7 @@ from kilonova.tasks.metrics import TaskMetrics
 S = TypeVar("S")
 log = get_logger(__name__)
 
-PASSING = (Unavailable, HypervisorUnavailable, ClaimLost)
+PASSING = (Unavailable, HypervisorUnavailable, NetworkFailed, ClaimLost)
 """Faults after which the same step may be tried again."""
 
 
@@ -66,6 +68,10 @@ class TaskOptions:
     limits: tuple[str, ...] = ()
     """Steps that may take longer, or be tried more often, than usual: `server.boot.spawn=1800/6`, which is seconds for
     each try, and tries. The steps are those that the fault of a failed server names."""
+
+    max_take_overs: int = 20
+    """Workers that may die in one try of a step, one after the other, before the step counts as failed: what kills its
+    worker each time comes to an end, too."""
 
     keep_finished_days: float = 30.0
     """Days after which the record of an ended task is forgotten."""
@@ -309,6 +315,7 @@ class _Worker(Generic[S]):
         step = self._kind.steps[self._task.step]
         started = self._clock.now()
         try:
+            self._refuse_what_kills()
             async with asyncio.timeout(step.deadline_s):
                 write = await step.do(self._run())
             await self._commit("done", self._done, step, write, started)
@@ -322,10 +329,14 @@ class _Worker(Generic[S]):
     async def _failed(self, step: Step[S], error: Exception, started: datetime) -> None:
         failure = _describe(error, step.name, self._run().host)
         tries = self._task.tries + 1
-        if isinstance(error, PASSING) and tries < step.tries:
+        may_pass = isinstance(error, PASSING) or (step.insists and not isinstance(error, WorkersDied))
+        if may_pass and tries < step.tries:
             log.info("step is tried again", step=step.name, cause=failure.message, tries=tries)
             pause = self._pause(tries) if not isinstance(error, ClaimLost) else 0.0
             await self._commit("retry", self._again_later, step, failure, started, tries, pause)
+        elif step.may_fail:
+            log.warning("step failed; the task goes on", step=step.name, cause=failure.message)
+            await self._commit("failed", self._done, step, None, started, failure)
         else:
             known = isinstance(error, CloudError | TimeoutError)
             log.warning("step failed", step=step.name, cause=failure.message, exc_info=None if known else error)
@@ -336,6 +347,7 @@ class _Worker(Generic[S]):
         started = self._clock.now()
         try:
             write = None
+            self._refuse_what_kills()
             if step.undo is not None:
                 async with asyncio.timeout(step.deadline_s):
                     write = await step.undo(self._run())
@@ -345,7 +357,7 @@ class _Worker(Generic[S]):
         except Exception as error:
             failure = _describe(error, step.name, self._run().host)
             tries = self._task.tries + 1
-            if tries < self._kind.undo_tries:
+            if tries < self._kind.undo_tries and not isinstance(error, WorkersDied):
                 log.info("undo is tried again", step=step.name, cause=failure.message, tries=tries)
                 pause = self._pause(tries)
                 await self._commit("retry", self._again_later, step, failure, started, tries, pause)
@@ -353,6 +365,14 @@ class _Worker(Generic[S]):
                 # What remains on the host is found and removed when its agent next compares.
                 log.warning("undo is left to the host", step=step.name, cause=failure.message)
                 await self._commit("failed", self._undone, step, None, started, failure)
+
+    def _refuse_what_kills(self) -> None:
+        """
+        Raises:
+            WorkersDied: too many died in this step.
+        """
+        if self._task.take_overs > self._options.max_take_overs:
+            raise WorkersDied(take_overs=self._task.take_overs)
 
     def _pause(self, tries: int) -> float:
         spread: float = 0.75 + self._ids.chance.random() / 2
@@ -371,18 +391,25 @@ class _Worker(Generic[S]):
     # ---- transactions: each returns (the task as it now is, ended?, put back?) ------------------------
 
     def _done(
-        self, tx: Tx, now: datetime, step: Step[S], write: Write | None, started: datetime
+        self,
+        tx: Tx,
+        now: datetime,
+        step: Step[S],
+        write: Write | None,
+        started: datetime,
+        gave_up: Failure | None = None,
     ) -> tuple[Task, bool, bool]:
         task = self._task
         payload = self._apply(tx, task, write)
         after = task.step + 1
+        result, detail = ("failed", gave_up.message) if gave_up else ("done", "")
         if after == len(self._kind.steps):
             tasks.finish(tx, task, outcome="done", at=now)
-            self._record(tx, step, started, now, "done")
+            self._record(tx, step, started, now, result, detail)
             return task, True, False
         moved = _moved(task, step=after, payload=payload, tries=0)
         self._store_move(tx, moved)
-        self._record(tx, step, started, now, "done", host=payload.get("host"))
+        self._record(tx, step, started, now, result, detail, host=payload.get("host"))
         return moved, False, False
 
     def _again_later(
@@ -483,7 +510,7 @@ class _Worker(Generic[S]):
 
 
 def _moved(task: Task, **changes: Any) -> Task:
-    return msgspec.structs.replace(task, **changes)
+    return msgspec.structs.replace(task, take_overs=0, **changes)
 
 
 def _describe(error: Exception, step: str, host: str | None) -> Failure:

@@ -60,7 +60,10 @@ class Step(Generic[S]):
 
     Attributes:
         deadline_s: seconds after which one try of `do` or `undo` is given up.
-        tries: how often a passing fault (503, hypervisor unavailable, a lost claim) is tried before the task fails.
+        tries: how often a passing fault (503, hypervisor unavailable, a network that cannot be set up, a lost claim) is
+            tried before the task fails.
+        insists: any fault is tried again, not only one that may pass.
+        may_fail: when it was tried often enough, the task goes on without it.
     """
 
     name: str
@@ -68,6 +71,8 @@ class Step(Generic[S]):
     undo: StepFunction[S] | None = None
     deadline_s: float = 60.0
     tries: int = 4
+    insists: bool = False
+    may_fail: bool = False
 
 
 def _no_payload(run: Run[Any], failure: Failure) -> Mapping[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ class World:
 
     async def undo(self, name: str, run: Run["World"]) -> Write | None:
         self.calls.append(f"un{name}")
+        if f"un{name}" in self.hang:
+            await self.hang[f"un{name}"].wait()
         self.made.discard(name)
         if self.faults.get(f"un{name}"):
             raise self.faults[f"un{name}"].pop(0)
@@ -97,8 +100,17 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await store.close()
 
 
-def an_engine(store: Store, world: World, kind: TaskKind[World] | None = None) -> Engine[World]:
-    return Engine(store, SystemClock(), SystemIds(), QUICK, (kind or a_kind(),), world)
+def an_engine(
+    store: Store, world: World, kind: TaskKind[World] | None = None, options: TaskOptions = QUICK
+) -> Engine[World]:
+    return Engine(store, SystemClock(), SystemIds(), options, (kind or a_kind(),), world)
+
+
+def with_step(name: str, **changes: Any) -> TaskKind[World]:
+    """The toy kind, one step of which is otherwise."""
+    kind = a_kind()
+    steps = tuple(replace(step, **changes) if step.name == name else step for step in kind.steps)
+    return replace(kind, steps=steps)
 
 
 async def begin(store: Store, subject: str = "s1", *, supersede: bool = False) -> str:
@@ -195,6 +207,58 @@ async def test_an_undo_that_fails_is_tried_again_and_in_the_end_left(store: Stor
     await engine.stop()
     assert world.calls.count("untwo") == a_kind().undo_tries
     assert world.calls[-1] == "unone"
+
+
+async def test_a_step_that_insists_is_tried_again_whatever_it_met(store: Store) -> None:
+    world = World()
+    world.faults["two"] = [RuntimeError("odd"), GuestRejected("no"), TimeoutError()]
+    engine = an_engine(store, world, with_step("two", insists=True, tries=4))
+    await engine.start()
+    await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert world.calls == ["one", "two", "two", "two", "two", "three"]
+
+
+async def test_a_task_goes_on_without_a_step_that_may_fail(store: Store) -> None:
+    world = World()
+    world.faults["two"] = [Unavailable("not now") for _ in range(50)]
+    engine = an_engine(store, world, with_step("two", may_fail=True))
+    await engine.start()
+    task_id = await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert world.calls == ["one", "two", "two", "two", "two", "three"]
+    assert await store.read(quotas.used, "s1") == {"one": 1, "three": 1}
+    [log] = (await store.read(tasks.steps_of, [task_id])).values()
+    assert [(record.step, record.result) for record in log][-2:] == [("two", "failed"), ("three", "done")]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("step", ["two", "untwo"])
+async def test_what_kills_its_worker_each_time_comes_to_an_end(store: Store, step: str, alone: bool) -> None:
+    """A process that is the only one frees its old lease at its start; of several, the next one waits for its end."""
+    world = World()
+    world.hang[step] = asyncio.Event()
+    if step == "untwo":
+        world.faults["three"] = [GuestRejected("no")]
+    await begin(store)
+    options = replace(QUICK, lease_s=0.3, max_take_overs=2)
+    for _ in range(3):
+        world.calls.clear()
+        engine = an_engine(store, world, options=options)
+        await engine.start(alone=alone)
+        async with asyncio.timeout(5):
+            while step not in world.calls:
+                await asyncio.sleep(0.01)
+        await kill(engine)
+    world.calls.clear()
+    engine = an_engine(store, world, options=options)
+    await engine.start(alone=alone)
+    await settle(store)
+    await engine.stop()
+    assert step not in world.calls and world.calls[-1] == "unone"
+    assert (await store.read(quotas.used, "s1"))[f"failed.{'two' if step == 'two' else 'three'}"] == 1
 
 
 async def test_it_begins_again_if_the_kind_wants(store: Store) -> None:

@@ -1,7 +1,8 @@
 """Delete one server, whatever state it is in. Read this file from its end.
 
-Nothing is undone: each step can be repeated until it succeeds. A host that is down is passed over; when
-its agent comes back, it finds that the guest no longer belongs there and removes it.
+Nothing is undone: each step can be repeated, and is, whatever it met. A host that is down is passed over; when
+its agent comes back, it finds that the guest no longer belongs there and removes it. Ports that cannot be
+unplugged hold nothing up: the host's network agent finds them, too.
 """
 
 from datetime import datetime
@@ -90,9 +91,9 @@ def failed(run: Run[Hands], failure: Failure) -> Write:
 DELETE = TaskKind(
     "server.delete",
     steps=(
-        Step("destroy", destroy, deadline_s=180, tries=8),
-        Step("unplug", unplug, deadline_s=90, tries=8),
-        Step("erase", erase, tries=8),
+        Step("destroy", destroy, deadline_s=180, tries=20, insists=True),
+        Step("unplug", unplug, deadline_s=90, tries=4, insists=True, may_fail=True),
+        Step("erase", erase, tries=20, insists=True),
     ),
     failed=failed,
 )

@@ -137,13 +137,14 @@ def _leasing(kinds: tuple[str, ...], dialect: str) -> tuple[sa.Select[Any], sa.U
         .values(
             lease_owner=sa.bindparam("mine"),
             lease_until=sa.bindparam("ends", type_=_t.lease_until.type),
+            take_overs=sa.case((_t.lease_until.is_(None), _t.take_overs), else_=_t.take_overs + 1),
             epoch=sa.select(_s.epoch).where(_s.subject == _t.subject).scalar_subquery(),
         )
     )
     leased = (
         sa.select(
             _t.id, _t.kind, _t.subject, _t.step, _t.undoing, _t.payload, _t.failure, _t.attempt, _t.tries,
-            _t.epoch, _t.request_id,
+            _t.take_overs, _t.epoch, _t.request_id,
         )
         .where(of_these)
         .order_by(_t.due_at)
@@ -165,6 +166,7 @@ def _task(row: Any) -> Task:
         failure=None if row.failure is None else msgspec.convert(row.failure, Failure),
         attempt=row.attempt,
         tries=row.tries,
+        take_overs=row.take_overs,
         epoch=row.epoch,
         request_id=row.request_id,
     )
@@ -182,7 +184,7 @@ def release_leases(tx: Tx) -> int:
     return tx.execute(
         sa.update(tasks)
         .where(_t.outcome.is_(None), _t.lease_owner.is_not(None))
-        .values(lease_owner=None, lease_until=None)
+        .values(lease_owner=None, lease_until=None, take_overs=_t.take_overs + 1)
     ).rowcount
 
 
@@ -209,6 +211,7 @@ def advance(
         "payload": dict(payload),
         "attempt": attempt,
         "tries": tries,
+        "take_overs": 0,
         "failure": None if failure is None else msgspec.to_builtins(failure),
     }
     if due_at is not None:

@@ -16,6 +16,7 @@ tasks = sa.Table(
     sa.Column("failure", Json, nullable=True, comment="step, host, code and message of what went wrong"),
     sa.Column("attempt", sa.Integer, nullable=False, default=1, comment="of the whole task"),
     sa.Column("tries", sa.Integer, nullable=False, default=0, comment="of the step that is next"),
+    sa.Column("take_overs", sa.Integer, nullable=False, server_default="0", comment="workers that died in that step"),
     sa.Column("epoch", sa.BigInteger, nullable=False, default=0),
     sa.Column("lease_owner", Uuid, nullable=True),
     sa.Column("lease_until", Timestamp, nullable=True),
