@@ -28,7 +28,7 @@ help: ## list these commands
 	@echo 'make run                 a running cloud with a first server in it, from nothing; Ctrl-C stops it'
 	@echo 'make run ONCE=1          the same, then remove everything that it made; for trying and for checks'
 	@echo 'make test                all tests (root, 2 processors: some 30 minutes); T=tests/unit for some of them'
-	@echo 'make soak                the simulator, for long: 200 large clouds in which all goes wrong, all breakages'
+	@echo 'make soak                the simulator, for long: 1,000 small and 200 large clouds in which all goes wrong, all breakages'
 	@echo 'make setup               the Python environment .venv, with the kilonova command in it'
 	@echo 'make packages            the Debian packages that are missing; says which, and what for'
 	@echo 'make guest-image         the small guest image in build/guest'
@@ -40,7 +40,7 @@ help: ## list these commands
 	@echo 'make clean               remove the environments and all that was built; a STATE directory stays'
 	@echo
 	@echo 'Variables: STATE=$(STATE) (where the cloud lives), LISTEN=$(LISTEN) (its API), ONCE=1, T=TESTS,'
-	@echo 'PYTHON=$(PYTHON), PACKAGES=skip (do not look for Debian packages), SEEDS=$(SEEDS), JOBS=$(JOBS) (of soak).'
+	@echo 'PYTHON=$(PYTHON), PACKAGES=skip (do not look for Debian packages), SEEDS=$(SEEDS), SMALL_SEEDS=$(SMALL_SEEDS), JOBS=$(JOBS) (of soak).'
 
 # --- What must be there ----------------------------------------------------------------------------------
 
@@ -119,6 +119,7 @@ test: test-packages setup clients guest-image lint
 endif
 
 SEEDS ?= 1-200
+SMALL_SEEDS ?= 1-1000
 JOBS ?= 2
 
 .PHONY: soak
@@ -126,11 +127,14 @@ soak: setup
 	@mkdir -p build
 	@echo '== every breakage, searched for from the first seed on'
 	@KILONOVA_SOAK=1 $(PYTEST) -n $(JOBS) --timeout=0 tests/sim
+	@echo '== seeds $(SMALL_SEEDS): 4 hosts, 12 servers, looked at after every transaction'
+	@$(BIN)/kilonova simulate --hosts 4 --servers 12 --faults all --seeds $(SMALL_SEEDS) --jobs $(JOBS) --json \
+		> build/soak-small.json || { tail -c 4000 build/soak-small.json; exit 1; }
 	@echo '== seeds $(SEEDS): 100 hosts, 500 servers, everything that can go wrong'
 	@$(BIN)/kilonova simulate --hosts 100 --servers 500 --faults all --seeds $(SEEDS) --jobs $(JOBS) --json \
 		> build/soak.json || { tail -c 4000 build/soak.json; exit 1; }
 	@$(BIN)/python -c "import json; told = json.load(open('build/soak.json')); \
-		print(*(f'{name}: {told[name]}' for name in ('runs', 'kills', 'kill_points', 'stuck', 'leaked', 'doubled', \
+		print('small:', json.load(open('build/soak-small.json'))['kills'], 'kills'); print(*(f'{name}: {told[name]}' for name in ('runs', 'kills', 'kill_points', 'stuck', 'leaked', 'doubled', \
 		'violations', 'wall_s')), sep='\n'); assert told['kills'] >= 10_000 or told['runs'] < 50"
 
 .PHONY: lint

@@ -215,7 +215,7 @@ BREAKAGES = (
             ),
         ),
         hosts=2,
-        servers=12,
+        servers=16,  # too many for a look after each transaction
         more={"faults": _SLOW_HOSTS},
     ),
     Breakage(
@@ -223,6 +223,11 @@ BREAKAGES = (
         "A creation that is repeated under one Idempotency-Key is done twice.",
         (Rewrite("cloud.answers:once", "if record is None:", "if True:"),),
         seed=2,
+    ),
+    Breakage(
+        "an order is forgotten",
+        "The API accepts what is asked of a server, and does nothing.",
+        (Rewrite("cloud.server_actions:begin", "    rule = order.rule\n", "    return\n    rule = order.rule\n"),),
     ),
     Breakage(
         "no guard at the agent",

@@ -12,7 +12,7 @@ from kilonova.sim.simulation import Simulation
 
 def test_a_cloud_without_faults_boots_servers() -> None:
     result = Simulation(Plan(seed=1, faults=())).run()
-    assert result.servers_created == 5
+    assert (result.servers_created, result.servers_error) == (5, 0)
     assert (result.kills, result.struck, result.violations) == (0, {}, [])
 
 

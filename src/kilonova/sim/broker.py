@@ -48,6 +48,10 @@ class SimulatedBroker:
         """Seconds for which this process is still cut off."""
         return max(0.0, max(self._back_at, self.cut_off.get(life.machine, 0.0)) - self.loop.time())
 
+    def cut_off_until(self) -> float:
+        """When everybody is reached again, as it stands now."""
+        return max((self._back_at, *self.cut_off.values()))
+
     def connect(self, life: Life) -> "SimulatedTransport":
         """A connection of `life`, which breaks when that is killed."""
         transport = self._connections[life.machine] = SimulatedTransport(self, life)

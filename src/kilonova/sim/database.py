@@ -19,6 +19,11 @@ from kilonova.store.transactions import Tx
 HELD_S = 60.0
 """The longest that a transaction is on its way: by then its task is in other hands."""
 
+Change = tuple[str, str, str | None, Any]
+"""A server's id, vm_state and task_state now, and when it was deleted."""
+
+_NOTE = "note_change(new.id, new.vm_state, new.task_state, new.deleted_at)"
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -36,6 +41,14 @@ class SimulatedDatabase:
         """Kills a life in so many seconds."""
         self.after_commit: list[Callable[[str], None]] = []
         """Called after each transaction that wrote, with the name of its function."""
+        self.changes: list[Change] = []
+        """What became of servers' states in the transaction that was committed last."""
+        with self.store.engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            raw.create_function("note_change", 4, lambda *change: self.changes.append(change))
+            for event in ("INSERT", "UPDATE OF vm_state, task_state, deleted_at"):
+                name = f"note_{event.partition(' ')[0].lower()}"
+                raw.execute(f"CREATE TEMP TRIGGER {name} AFTER {event} ON servers BEGIN SELECT {_NOTE}; END")
 
     def connect(self, life: Life) -> "SimulatedStore":
         """The store as `life` has it."""
@@ -103,6 +116,7 @@ class SimulatedStore(Store):
             return
         error: Exception | None = None
         result = None
+        database.changes.clear()
         try:
             result = self._alone(work, begin="BEGIN" if reads else "BEGIN IMMEDIATE")
         except Exception as raised:

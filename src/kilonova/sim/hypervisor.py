@@ -133,7 +133,7 @@ class SimulatedHypervisor(FakeDriver):
             if life is not None and life.is_over:
                 self.troubled.add(server_id)
 
-        task.add_done_callback(ended)
+        task.add_done_callback(ended, context=self._loop.world.context)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:

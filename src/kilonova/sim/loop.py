@@ -204,6 +204,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """As `call_later`, done by the world: it happens even if the life that asks for it is killed."""
         return self.call_at(self._now + delay, callback, *args, context=self.world.context.copy())
 
+    def world_is_busy_until(self) -> float:
+        """When the last of what the world is going to do happens, as it stands now."""
+        pending = (when for when, _, timer, life in self._timers if life is self.world and not timer.cancelled())
+        return max(pending, default=self._now)
+
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """It is dropped when its time comes."""
 

@@ -19,6 +19,7 @@ from kilonova.compute.agent import ComputeAgent
 from kilonova.compute.endpoint import ComputeEndpoint
 from kilonova.compute.options import ComputeOptions
 from kilonova.compute.tracker import Tracker
+from kilonova.conductor.hands import Hands
 from kilonova.launch.agents import HostAgents
 from kilonova.launch.control import start_conductor, start_scheduler
 from kilonova.launch.heartbeats import start_heartbeats
@@ -40,6 +41,7 @@ from kilonova.sim.history import History
 from kilonova.sim.hypervisor import SimulatedHypervisor
 from kilonova.sim.loop import Life, SimulatedLoop
 from kilonova.sim.networks import SimulatedNetworks
+from kilonova.tasks.engine import Engine
 
 API_URL = "http://api.simulated"
 
@@ -153,9 +155,12 @@ class ConductorMachine(Machine):
     """Runs tasks."""
 
     role = "conductor"
+    engine: Engine[Hands] | None = None
+    """Of its present life, or of the last one that finished starting."""
 
     async def _run(self, life: Life, process: Process) -> None:
-        await start_conductor(process, self.world.database.connect(life), api_url=API_URL, alone=False)
+        store = self.world.database.connect(life)
+        self.engine = await start_conductor(process, store, api_url=API_URL, alone=False)
 
 
 class SchedulerMachine(Machine):

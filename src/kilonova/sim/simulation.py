@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import structlog
@@ -27,7 +27,14 @@ from kilonova.sim.plan import Plan, Result
 from kilonova.sim.transitions import Watch
 from kilonova.sim.workload import FLAVORS, IMAGES, Users
 from kilonova.store.queries import flavors, images, quotas
-from kilonova.store.queries.invariants import Books, books, kinds_under_way, named_twice, subjects_that_failed
+from kilonova.store.queries.invariants import (
+    Books,
+    books,
+    kinds_in_hand,
+    named_twice,
+    requests_with_tasks,
+    subjects_that_failed,
+)
 from kilonova.store.transactions import Tx
 
 QUIET_WITHIN_S = 3600.0
@@ -38,6 +45,9 @@ BROKEN_S = 100.0
 
 LOOK_S = 10.0
 """Simulated seconds between two looks of the checker at a large cloud, and at any that is coming to rest."""
+
+CALM = 7
+"""Looks in a row that must show rest: all periodic work has been done in between."""
 
 SMALL = 12
 """Servers up to which the checker looks after every transaction."""
@@ -87,7 +97,7 @@ class Simulation:
         self._machine_of = {machine.name: machine for machine in self.machines}
         self.kills = 0
         self.kill_points: Counter[str] = Counter()
-        """Kind of task to the kills that happened while one was under way."""
+        """Kind of task to the kills of who worked on one: a conductor, or the agent of its server's host."""
         self.quiet_after_s = 0.0
         self._watch = Watch()
         self._violations: dict[tuple[str, str], Violation] = {}
@@ -113,6 +123,7 @@ class Simulation:
     async def _all(self) -> None:
         await self._furnish()
         is_small = self.plan.servers <= SMALL
+        self.world.database.after_commit.append(self._see_changes)
         if is_small:
             self.world.database.after_commit.append(self._look_after)
         for machine in self.machines:
@@ -159,8 +170,16 @@ class Simulation:
 
     def _end(self, machine: Machine) -> None:
         self.kills += 1
-        self.kill_points.update(self.world.database.store.run_now(kinds_under_way) or ("nothing",))
+        self.kill_points.update(self._in_hand(machine) or ("nothing",))
         machine.kill()
+
+    def _in_hand(self, machine: Machine) -> Collection[str]:
+        run_now = self.world.database.store.run_now
+        if isinstance(machine, ConductorMachine):
+            return run_now(kinds_in_hand, worker=machine.engine.owner) if machine.engine else ()
+        if isinstance(machine, HostMachine):
+            return run_now(kinds_in_hand, host=machine.name)
+        return ()
 
     def _trouble_host(self, host: HostMachine) -> None:
         faults = self.faults
@@ -185,11 +204,15 @@ class Simulation:
 
     # ---- looking --------------------------------------------------------------------------------------------
 
+    def _see_changes(self, _: str) -> None:
+        if changes := self.world.database.changes:
+            self._report(self._watch.see(changes))
+
     def _look_after(self, transaction: str) -> None:
         if transaction in _CHANGES_NOTHING:
             return
         books = self._books()
-        self._report([*always(books), *self._watch.look(books), *self._watch.look_at_leases(books)])
+        self._report([*always(books), *self._watch.look_at_leases(books)])
 
     async def _look_often(self) -> None:
         while True:
@@ -211,14 +234,17 @@ class Simulation:
     async def _come_to_rest(self) -> None:
         """Wait until nothing moves and all agrees; what does not agree after a long time is a violation."""
         begin = self.loop.time()
+        # What is on its way yet (late messages and transactions, what hypervisors go on with) must do no harm either.
+        arrives = max(self.loop.world_is_busy_until(), self.world.broker.cut_off_until())
         calm = broken = 0
         found: list[Violation] = []
-        while calm < 2 and broken * LOOK_S < BROKEN_S and self.loop.time() < begin + QUIET_WITHIN_S:
+        while calm < CALM and broken * LOOK_S < BROKEN_S and self.loop.time() < begin + QUIET_WITHIN_S:
             await self.clock.sleep(LOOK_S)
             found = self._not_at_rest()
-            calm = 0 if found else calm + 1
+            if found:
+                self.quiet_after_s = self.loop.time() - begin
+            calm = 0 if found or self.loop.time() < arrives else calm + 1
             broken = broken + 1 if found and {*found} <= {*always(self._books())} else 0
-        self.quiet_after_s = self.loop.time() - begin
         self._report(found)
         self.history.add("quiet after", round(self.quiet_after_s, 1))
 
@@ -245,9 +271,19 @@ class Simulation:
             if server_id not in books.servers and server_id not in books.deleted
         ]
         found += [
-            Violation("stuck", "what was deleted is gone, or says why not", server_id, f"{request_id} was accepted")
+            Violation("stuck", "what was deleted is gone", server_id, f"{request_id} was accepted")
             for server_id, request_id in accepted.deleted.items()
-            if server_id in books.servers and server_id not in books.faults
+            if server_id in books.servers
+        ]
+        found += [
+            Violation("lost", "nobody's server goes unasked", server_id, "it is deleted")
+            for server_id in sorted(books.deleted - accepted.to_go)
+        ]
+        taken_up = self.world.database.store.run_now(requests_with_tasks)
+        found += [
+            Violation("lost", "what was accepted is done, or says why not", request_id, f"{what}: there was no task")
+            for request_id, what in accepted.ordered.items()
+            if request_id not in taken_up
         ]
         found += [
             Violation("odd", "a server has the disk of its image", server.id, f"of {image_id}, not {server.image_id}")

@@ -1,10 +1,11 @@
 """Whether servers change by the table of states, and tasks change hands as told: from one look to the next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kilonova.conductor.invariants import AT_REST, Violation
 from kilonova.model.states import RULES, TaskState, VMState
+from kilonova.sim.database import Change
 from kilonova.store.queries.invariants import Books
 
 State = tuple[VMState, TaskState | None]
@@ -57,18 +58,23 @@ class Watch:
         self.by_itself: dict[str, str] = {}
         """Server to a change of its state while nothing was done to it: its guest was found otherwise than recorded."""
 
-    def look(self, books: Books) -> list[Violation]:
-        """Transitions since the last look that the table does not have."""
-        now: dict[str, State] = {server.id: (server.vm_state, server.task_state) for server in books.servers.values()}
+    def see(self, changes: Sequence[Change]) -> list[Violation]:
+        """Transitions of one transaction that the table does not have."""
         found = []
-        for server_id in sorted(now.keys() | self._before.keys()):
-            before, after = self._before.get(server_id), now.get(server_id)
+        # What a transaction wrote in between nobody has seen.
+        last = {server_id: (vm_state, task_state, gone) for server_id, vm_state, task_state, gone in changes}
+        for server_id, (vm_state, task_state, gone) in last.items():
+            before = self._before.get(server_id)
+            after = None if gone else (VMState(vm_state), TaskState(task_state) if task_state else None)
             if not is_allowed(before, after):
                 text = f"from {_shown(before)} to {_shown(after)}"
                 found.append(Violation("odd", "states change by the table", server_id, text))
             elif before and after and before[0] is not after[0] and before[1] is None and after[1] is None:
                 self.by_itself.setdefault(server_id, f"from {_shown(before)} to {_shown(after)}")
-        self._before = now
+            if after is None:
+                self._before.pop(server_id, None)
+            else:
+                self._before[server_id] = after
         return found
 
     def look_at_leases(self, books: Books) -> Iterator[Violation]:

@@ -96,7 +96,12 @@ class Accepted:
 
     created: dict[str, str] = field(default_factory=dict)
     """Server id to the request that made it."""
+    ordered: dict[str, str] = field(default_factory=dict)
+    """Request to what it asked for of a server that is there, in words."""
     deleted: dict[str, str] = field(default_factory=dict)
+    """Server id to the request that deletes it."""
+    to_go: set[str] = field(default_factory=set)
+    """Servers whose deletion was asked for, with or without an answer."""
     requests: list[str] = field(default_factory=list)
     """Ids of all requests that were accepted."""
     refused: int = 0
@@ -201,9 +206,14 @@ class Users:
         async def act(api: ApiMachine, ctx: RequestContext) -> None:
             await operation.ask(api.servers, ctx, one)
 
-        async for request_id, _ in self._ask(project, f"{operation.name} {one}", act):
+        what = f"{operation.name} {one}"
+        if operation.name == "delete":
+            self.accepted.to_go.add(one)
+        async for request_id, _ in self._ask(project, what, act):
             if operation.name == "delete":
                 self.accepted.deleted[one] = request_id
+            else:
+                self.accepted.ordered[request_id] = what
 
     async def _ask(
         self, project: str, what: str, work: Callable[[ApiMachine, RequestContext], Awaitable[T]]

@@ -140,9 +140,17 @@ def books(tx: Tx) -> Books:
     )
 
 
-def kinds_under_way(tx: Tx) -> frozenset[str]:
-    """Kinds of tasks that have not ended."""
-    return frozenset(tx.execute(_KINDS).scalars())
+def kinds_in_hand(tx: Tx, *, worker: str = "", host: str = "") -> frozenset[str]:
+    """Kinds of tasks that have not ended, and are in this worker's hands, or of servers on this host."""
+    query = _KINDS.where(tasks.c.lease_owner == worker) if worker else _KINDS
+    if host:
+        query = query.join(servers, servers.c.id == tasks.c.subject).where(servers.c.host == host)
+    return frozenset(tx.execute(query).scalars())
+
+
+def requests_with_tasks(tx: Tx) -> frozenset[str]:
+    """Requests for which there is or was a task."""
+    return frozenset(tx.execute(sa.select(tasks.c.request_id).distinct()).scalars())
 
 
 def subjects_that_failed(tx: Tx) -> frozenset[str]:
