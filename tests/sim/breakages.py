@@ -76,6 +76,8 @@ class Breakage:
     servers: int = 8
     seed: int = 1
     """One that notices it, tried first."""
+    rule: str = ""
+    """By which it is noticed."""
     more: dict[str, Any] = field(default_factory=dict)
 
     def apply(self, patch: pytest.MonkeyPatch) -> None:

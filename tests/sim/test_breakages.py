@@ -6,6 +6,7 @@ first, and the same seeds are run without the breakage.
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from tests.sim.breakages import BREAKAGES, WITHIN, Breakage
@@ -24,12 +25,19 @@ def test_it_is_noticed(breakage: Breakage, monkeypatch: pytest.MonkeyPatch) -> N
     breakage.apply(monkeypatch)
     for seed in _seeds(breakage):
         result = run_until_broken(breakage.plan(seed))
-        if result.violations:
+        if any(breakage.rule in text for text in result.violations):
             print(f"{breakage.name}: seed {seed}: {result.violations[0]}")
             break
     else:
-        pytest.fail(f"{breakage.name}: not noticed within {WITHIN} seeds")
+        pytest.fail(f"{breakage.name}: not noticed as '{breakage.rule}' within {WITHIN} seeds")
     if not SOAK:
         return
     monkeypatch.undo()
     assert run_until_broken(breakage.plan(seed)).violations == [], "the seed breaks a rule without it, too"
+
+
+def test_the_page_of_reliability_lists_them() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+    told = [tuple(cell.strip() for cell in row.strip("|").split("|")) for row in page.splitlines() if row[:1] == "|"]
+    for breakage in BREAKAGES:
+        assert (breakage.name, breakage.what, str(breakage.seed), breakage.rule) in told, breakage.name

@@ -118,6 +118,8 @@ def _tasks(books: Books) -> Violations:
             yield Violation("odd", "what is at rest has no live task", server.id, f"{server.vm_state}, {live}")
         if server.vm_state is VMState.BUILDING and server.task_state is None:
             yield Violation("stuck", "a server that is built has a task state", server.id, "building, and none")
+        if server.vm_state is VMState.ERROR and not _SAYS_WHY.match(told := books.faults.get(server.id, "")):
+            yield Violation("odd", "a server in error names step, host and cause", server.id, told or "no fault at all")
     for subject, live in books.live_tasks.items():
         if len(live) > 1:
             yield Violation("doubled", "at most one live task", subject, f"{live}")
@@ -215,8 +217,6 @@ def _rest(books: Books) -> Violations:
         if server.task_state is not None:
             text = f"{server.vm_state}/{server.task_state}"
             yield Violation("stuck", "every server comes to rest", server.id, text)
-        if server.vm_state is VMState.ERROR and not _SAYS_WHY.match(told := books.faults.get(server.id, "")):
-            yield Violation("odd", "a server in error names step, host and cause", server.id, told or "no fault at all")
 
 
 def _guests(books: Books, guests: Mapping[str, Mapping[str, GuestState]], gone: Collection[str]) -> Violations:
