@@ -26,12 +26,14 @@ class Order:
 def begin(tx: Tx, ctx: RequestContext, server_id: str, project_id: str | None, order: Order) -> None:
     """Check the state, write the new one with its task and its action.
 
+    The server is locked from the look at its state on: of two orders at the same moment one is the second.
+
     Raises:
         NotFound
         Conflict: the server is locked.
         InvalidState: `order.rule` does not allow the action now.
     """
-    server = servers.get(tx, server_id, project_id=project_id)
+    server = servers.lock(tx, server_id, project_id=project_id)
     rule = order.rule
     if server.locked and not ctx.is_admin:
         raise Conflict(f"Instance {server_id} is locked")

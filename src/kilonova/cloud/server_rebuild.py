@@ -81,7 +81,7 @@ def rebuild(
         NotFound, InvalidState, Conflict, QuotaExceeded
         BadRequest: the image or the key pair cannot be used, or the image wants other CPUs of the server's own.
     """
-    server = servers.get(tx, server_id, project_id=project_id)
+    server = servers.lock(tx, server_id, project_id=project_id)
     before = {"image_id": server.image_id, "image_properties": server.order.image_properties}
     payload = {**order.payload, "power_on": server.vm_state is not VMState.STOPPED, "before": before}
     begin(tx, ctx, server_id, project_id, replace(order, payload=payload))

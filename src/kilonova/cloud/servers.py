@@ -312,14 +312,14 @@ def _action(tx: Tx, server_id: str, project_id: str | None, request_id: str) -> 
 
 
 def _update(tx: Tx, server_id: str, project_id: str | None, changes: dict[str, Any], *, at: datetime) -> None:
-    servers.get(tx, server_id, project_id=project_id)
+    servers.lock(tx, server_id, project_id=project_id)
     servers.update(tx, server_id, at=at, **changes)
 
 
 def _set_metadata(
     tx: Tx, server_id: str, project_id: str | None, items: dict[str, str], *, replace: bool, at: datetime
 ) -> dict[str, str]:
-    server = servers.get(tx, server_id, project_id=project_id)
+    server = servers.lock(tx, server_id, project_id=project_id)
     metadata = items if replace else {**server.metadata, **items}
     check_metadata(tx, server.project_id, metadata, used=len(server.metadata))
     servers.update(tx, server_id, at=at, metadata=metadata)
@@ -327,7 +327,7 @@ def _set_metadata(
 
 
 def _delete_metadata(tx: Tx, server_id: str, project_id: str | None, key: str, *, at: datetime) -> None:
-    server = servers.get(tx, server_id, project_id=project_id)
+    server = servers.lock(tx, server_id, project_id=project_id)
     if key not in server.metadata:
         raise NotFound(kind="Metadata item", id=key)
     left = {name: value for name, value in server.metadata.items() if name != key}

@@ -90,24 +90,33 @@ _STATE_FOR = {
 
 
 def _sync_power(tx: Tx, host: str, observed: Sequence[PowerObservation], *, at: datetime) -> None:
-    """Write what the hypervisor says of servers at rest; while a task works on one, the task decides."""
+    """Write what the hypervisor says of servers at rest; while a task works on one, the task decides.
+
+    What is seen here may not be so any more when it is written (an order was accepted meanwhile): each write has the
+    condition again, and what it does not hold for is left to the next report.
+    """
     states = {observation.server_id: observation for observation in observed}
     for server in servers.of_host(tx, host):
         seen = states.get(server.id)
         if seen is None or server.task_state is not None or server.updated_at != seen.as_of:
             continue
         if server.vm_state not in (VMState.ACTIVE, VMState.STOPPED):
-            servers.set_power_states(tx, {server.id: seen.power_state}, at=at)
+            servers.follow_guest(tx, server.id, as_of=seen.as_of, power_state=seen.power_state, at=at)
         elif seen.power_state is PowerState.NOSTATE:
             _lost(tx, server, at=at)
         else:
             vm_state = _STATE_FOR.get(seen.power_state, server.vm_state)
-            log.info("power state found", server=server.id, power_state=seen.power_state.name, vm_state=vm_state)
-            servers.become(tx, server.id, at=at, vm_state=vm_state, power_state=seen.power_state)
+            if servers.follow_guest(
+                tx, server.id, as_of=seen.as_of, power_state=seen.power_state, vm_state=vm_state, at=at
+            ):
+                log.info("power state found", server=server.id, power_state=seen.power_state.name, vm_state=vm_state)
 
 
 def _lost(tx: Tx, server: Server, *, at: datetime) -> None:
-    servers.become(tx, server.id, at=at, vm_state=VMState.ERROR, power_state=PowerState.NOSTATE)
+    if not servers.follow_guest(
+        tx, server.id, as_of=server.updated_at, power_state=PowerState.NOSTATE, vm_state=VMState.ERROR, at=at
+    ):
+        return
     servers.add_fault(
         tx,
         server.id,

@@ -11,6 +11,7 @@ from functools import partial
 from kilonova.base.log import get_logger
 from kilonova.conductor.hands import Hands
 from kilonova.conductor.tasks.boot import break_server
+from kilonova.model.errors import NotFound
 from kilonova.model.server import Server
 from kilonova.model.states import PowerState, VMState
 from kilonova.model.task import Failure
@@ -57,9 +58,10 @@ async def erase(run: Run[Hands]) -> Write:
 
 
 def _erase(tx: Tx, *, server_id: str, task_id: str, at: datetime) -> None:
-    server = servers.find(tx, server_id)
-    if server is None:
-        return
+    try:
+        server = servers.lock(tx, server_id)
+    except NotFound:
+        return  # it was erased before: what it had is given back once
     allocations.release(tx, server_id=server_id)
     groups.forget_server(tx, server_id)
     ports.release_for_server(tx, server_id)

@@ -38,8 +38,9 @@ _TAKE = _OF_HOST.where(_inv.used + _AMOUNT <= (_inv.total - _inv.reserved) * _in
 )
 _RETURN = _OF_HOST.values(used=_inv.used - _AMOUNT)
 _HELD = sa.select(_al.host_id, _al.resource_class, _al.used).where(_al.server_id == sa.bindparam("server"))
+_HELD_LOCKED = _HELD.with_for_update()  # SQLite, which has one writer at a time, leaves it out
 _ALLOCATE = sa.insert(allocations)
-_FORGET = sa.delete(allocations).where(_al.server_id == sa.bindparam("server"))
+_FORGET = sa.delete(allocations).where(_al.server_id == sa.bindparam("server"), _al.host_id == sa.bindparam("host"))
 
 
 class Claimed(NamedTuple):
@@ -140,14 +141,12 @@ def release(tx: Tx, *, server_id: str) -> None:
 
 def _drop(tx: Tx, server_id: str) -> list[int]:
     """Give back a server's amounts; the hosts where it held some."""
-    rows = tx.execute(_HELD, {"server": server_id}).all()
-    if not rows:
-        return []
-    tx.execute(_FORGET, {"server": server_id})
     by_host: dict[int, dict[str, int]] = {}
-    for row in rows:
+    # Locked, so that what is given back is what is removed: who drops the same at the same moment finds nothing.
+    for row in tx.execute(_HELD_LOCKED, {"server": server_id}):
         by_host.setdefault(row.host_id, {})[row.resource_class] = row.used
     for host_id, amounts in sorted(by_host.items()):
+        tx.execute(_FORGET, {"server": server_id, "host": host_id})
         _give_back(tx, host_id, amounts)
     return sorted(by_host)
 

@@ -93,7 +93,8 @@ def release(tx: Tx, server_id: str) -> None:
     claim_row = select_rows(tx, device_claims, {"server_id": server_id}).first()
     if claim_row is None:
         return
-    tx.execute(_FORGET, {"server": server_id})
+    if tx.execute(_FORGET, {"server": server_id}).rowcount == 0:
+        return  # somebody else gives it back at this moment
     held = msgspec.convert(claim_row.held, Held)
     for _ in range(_ATTEMPTS):
         row = select_rows(tx, host_devices, {"host_id": claim_row.host_id}).first()

@@ -146,6 +146,7 @@ _TAKE_APART = _OF_SLOT.where(_slot.members < sa.bindparam("most", type_=sa.Integ
 _TAKE_TOGETHER = _OF_SLOT.where(sa.or_(_slot.members == 0, _slot.host_id == sa.bindparam("host"))).values(
     members=_slot.members + 1, host_id=sa.bindparam("host")
 )
+_LEAVE = sa.delete(group_claims).where(group_claims.c.server_id == sa.bindparam("server"))
 _RETURN = _OF_SLOT.where(_slot.members > 0).values(members=_slot.members - 1)
 
 
@@ -172,5 +173,5 @@ def release(tx: Tx, server_id: str) -> None:
     held = select_rows(tx, group_claims, {"server_id": server_id}).first()
     if held is None:
         return
-    tx.execute(sa.delete(group_claims).where(group_claims.c.server_id == server_id))
-    tx.execute(_RETURN, {"group": held.group_id, "name": held.slot})
+    if tx.execute(_LEAVE, {"server": server_id}).rowcount:  # who gives it back at the same moment removes nothing
+        tx.execute(_RETURN, {"group": held.group_id, "name": held.slot})

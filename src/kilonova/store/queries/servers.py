@@ -122,6 +122,30 @@ def get(tx: Tx, server_id: str, *, project_id: str | None = None, deleted: bool 
     return server
 
 
+_LOCK = (
+    sa.select(servers)
+    .where(_c.id == sa.bindparam("server", type_=_c.id.type), _c.deleted_at.is_(None))
+    .with_for_update()  # SQLite, which has one writer at a time, leaves it out
+)
+
+
+def lock(tx: Tx, server_id: str, *, project_id: str | None = None) -> Server:
+    """A server as it is now, without its fault; no other transaction changes it until this one has ended.
+
+    Whoever looks at a server's state and writes by what was seen begins with this. The order of locks is *server,
+    task, subject of the task*, for users' orders as for workers, whose commits write what a step changed and then
+    that it is done. Only the end of a task that failed locks the task before the server: if an order meets that, the
+    database makes one of the two run again. Room and quota are locked between server and task.
+
+    Raises:
+        NotFound: it never was, it is deleted by now, or, with `project_id`, it is another project's.
+    """
+    row = tx.execute(_LOCK, {"server": server_id}).first()
+    if row is None or (project_id is not None and row.project_id != project_id):
+        raise NotFound(kind="Instance", id=server_id)
+    return _server(row)
+
+
 def faults(tx: Tx, server_ids: Sequence[str]) -> dict[str, Fault]:
     """The newest fault of each server that has one."""
     newest = (
@@ -279,13 +303,31 @@ def of_host(tx: Tx, host: str) -> list[Server]:
     return [_server(row) for row in rows]
 
 
-def set_power_states(tx: Tx, states: Mapping[str, PowerState], *, at: datetime) -> None:
-    """Record what a hypervisor says of its guests."""
-    if states:
-        tx.execute(
-            sa.update(servers).where(_c.id == sa.bindparam("who")).values(power_state=sa.bindparam("state")),
-            [{"who": server_id, "state": int(state)} for server_id, state in states.items()],
-        )
+_RESTS_AS_SEEN = sa.update(servers).where(
+    _c.id == sa.bindparam("server", type_=_c.id.type),
+    _c.updated_at == sa.bindparam("as_of", type_=_c.updated_at.type),
+    _c.task_state.is_(None),
+    _c.deleted_at.is_(None),
+)
+_POWER_SEEN = _RESTS_AS_SEEN.values(power_state=sa.bindparam("power"))
+_STATE_SEEN = _POWER_SEEN.values(
+    vm_state=sa.bindparam("state"), updated_at=sa.bindparam("at", type_=_c.updated_at.type)
+)
+
+
+def follow_guest(
+    tx: Tx, server_id: str, *, as_of: datetime, power_state: PowerState, vm_state: VMState | None = None, at: datetime
+) -> bool:
+    """Record what a hypervisor says of a guest; False, and nothing is written, if the server is not what it was.
+
+    Args:
+        as_of: the `updated_at` of the server, at rest, of which the hypervisor speaks.
+        vm_state: what the server is by that; None: as before, and then it does not count as a change of the server.
+    """
+    seen: dict[str, Any] = {"server": server_id, "as_of": as_of, "power": int(power_state)}
+    if vm_state is None:
+        return tx.execute(_POWER_SEEN, seen).rowcount == 1
+    return tx.execute(_STATE_SEEN, {**seen, "state": vm_state, "at": at}).rowcount == 1
 
 
 # ---- actions --------------------------------------------------------------------------------------------

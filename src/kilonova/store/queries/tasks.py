@@ -2,6 +2,9 @@
 
 A *subject* (a server's id) has at most one live task. Its epoch grows with every lease, so that whoever
 worked on it before can be told from whoever works on it now, here and on the agents.
+
+Whoever takes over from a task, leases it or ends it locks its row first, and the row of its subject after that; what
+else a transaction locks, as the server that it is about, comes before both (see `servers.lock`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -28,6 +31,8 @@ _TAKE_SUBJECT = (
     .values(live_task=sa.bindparam("task"), epoch=_s.epoch + 1)
 )
 _TAKE_FREE_SUBJECT = _TAKE_SUBJECT.where(_s.live_task.is_(None))
+_TAKE_SUBJECT_OVER = _TAKE_SUBJECT.where(_s.live_task == sa.bindparam("ended"))
+_LIVE_TASK = sa.select(_s.live_task).where(_s.subject == sa.bindparam("who"))
 _FREE_SUBJECT = (
     sa.update(task_subjects)
     .where(_s.subject == sa.bindparam("who"), _s.live_task == sa.bindparam("task"))
@@ -67,16 +72,8 @@ def insert(
     Raises:
         Busy: the subject has a live task.
     """
-    claim = _TAKE_FREE_SUBJECT
-    if supersede:
-        claim = _TAKE_SUBJECT
-        # Whoever works on the old task learns by the epoch that it has lost.
-        current = tx.execute(sa.select(_s.live_task).where(_s.subject == subject)).scalar()
-        if current is not None:
-            _end(tx, current, outcome="superseded", at=at)
-    if tx.execute(claim, {"who": subject, "task": task_id}).rowcount == 0 and not insert_if_absent(
-        tx, task_subjects, {"subject": subject, "epoch": 1, "live_task": task_id}
-    ):
+    is_ours = _take_over(tx, subject, task_id, at=at) if supersede else _take_free(tx, subject, task_id)
+    if not is_ours:
         raise Busy(subject=subject)
     insert_row(
         tx,
@@ -97,6 +94,32 @@ def insert(
             "created_at": at,
         },
     )
+
+
+def _take_free(tx: Tx, subject: str, task_id: str) -> bool:
+    if tx.execute(_TAKE_FREE_SUBJECT, {"who": subject, "task": task_id}).rowcount:
+        return True
+    return insert_if_absent(tx, task_subjects, {"subject": subject, "epoch": 1, "live_task": task_id})
+
+
+def _take_over(tx: Tx, subject: str, task_id: str, *, at: datetime) -> bool:
+    """Make the subject this task's, and end the one that it had."""
+    for _ in range(_LOOKS):
+        current = tx.execute(_LIVE_TASK, {"who": subject}).scalar()
+        if current is None:
+            if _take_free(tx, subject, task_id):
+                return True
+            continue
+        # Whoever works on the old task learns by the epoch that it has lost.
+        _end(tx, current, outcome="superseded", at=at)
+        # Between the look and this moment it may have ended by itself, and another may have begun.
+        if tx.execute(_TAKE_SUBJECT_OVER, {"who": subject, "task": task_id, "ended": current}).rowcount:
+            return True
+    return False
+
+
+_LOOKS = 10
+"""Others who come first, each time since the last look, before one who wants to take over gives way."""
 
 
 def lease_due(tx: Tx, *, owner: str, now: datetime, until: datetime, limit: int, kinds: Collection[str]) -> list[Task]:
