@@ -1,15 +1,18 @@
 """Many processes under fire: services are killed at random and started again while users create and delete servers.
 
 What users do is safe to repeat: each creation carries a key of its own, and is asked for until somebody answers it.
-Afterwards the database and the hypervisors are looked at from outside: nothing may be stuck, leaked or doubled.
+Afterwards the database and the hypervisors are looked at from outside: nothing may be stuck, leaked or doubled. There
+are two judges: the sums that are made here, with statements of their own, and the product's rules
+(`kilonova.conductor.invariants`), handed what is read straight from the database.
 """
 
+import asyncio
 import random
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +20,10 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
+from kilonova.conductor.invariants import HARMS, always, at_rest
 from kilonova.store.engine import Store
 from kilonova.store.queries import allocations
+from kilonova.store.queries.invariants import books
 from kilonova.store.tables.hosts import allocations as allocation_table
 from kilonova.store.tables.networks import addresses, ports
 from kilonova.store.tables.quotas import quota_usages
@@ -55,17 +60,39 @@ flat_cidr = 10.77.0.0/16
 class Look:
     """What was found when all was quiet."""
 
-    active: int = 0
-    error: int = 0
+    active: set[str] = field(default_factory=set)
+    error: set[str] = field(default_factory=set)
+    other: set[str] = field(default_factory=set)
+    """Servers that are there and neither ACTIVE nor in ERROR."""
     stuck: list[str] = field(default_factory=list)
     leaked: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
     quiet_after_s: float = 0.0
 
     @property
-    def is_well(self) -> bool:
-        """Whether nothing is out of order."""
-        return not (self.stuck or self.leaked or self.doubled)
+    def out_of_order(self) -> list[str]:
+        """All that is stuck, leaked, doubled, lost or odd."""
+        return [f"{harm}: {what}" for harm in HARMS for what in getattr(self, harm)]
+
+    def wrongs(self, wanted: Collection[str], *, quiet_within_s: float | None = None) -> list[str]:
+        """Everything that is not as it was asked for; empty if all is well.
+
+        Args:
+            wanted: ids of the servers that shall be ACTIVE; no other may be there, in whatever state.
+            quiet_within_s: seconds after the last kill within which all had to be quiet; None: it does not matter.
+        """
+        found = self.out_of_order
+        if missing := {*wanted} - self.active:
+            found.append(f"{len(missing)} of {len(wanted)} servers are not ACTIVE, {min(missing)} is one")
+        if self.error:
+            found.append(f"{len(self.error)} servers are in ERROR, {min(self.error)} is one")
+        if more := (self.active | self.other) - {*wanted}:
+            found.append(f"{len(more)} servers are there that should not be, {min(more)} is one")
+        if quiet_within_s is not None and self.quiet_after_s > quiet_within_s:
+            found.append(f"quiet {self.quiet_after_s} s after the last kill, not within {quiet_within_s:g} s")
+        return found
 
 
 class Fire:
@@ -209,12 +236,14 @@ class Chaos:
         store = Store.open(self.cloud.database, inline=True)
         deadline = time.monotonic() + within_s
         while True:
+            is_late = time.monotonic() > deadline
             live = store.run_now(_live_tasks)
-            look = self._look(store)
-            if (not live and look.is_well) or time.monotonic() > deadline:
-                look.quiet_after_s = round(time.monotonic() - since, 1)
-                look.stuck += live
-                return look
+            if not live or is_late:
+                look = self._look(store)
+                if not (live or look.out_of_order) or is_late:
+                    look.quiet_after_s = round(time.monotonic() - since, 1)
+                    look.stuck += live
+                    return look
             time.sleep(0.25)
 
     def guests(self) -> Iterator[tuple[str, str]]:
@@ -228,55 +257,96 @@ class Chaos:
         where: dict[str, list[str]] = {}
         for server_id, guest_host in self.guests():
             where.setdefault(server_id, []).append(guest_host)
-        guests = {server_id: len(hosts) for server_id, hosts in where.items()}
-        for server_id, (vm_state, task_state, host) in rows.servers.items():
-            if task_state is not None or vm_state == "building":
-                look.stuck.append(f"server {server_id} is {vm_state}/{task_state}")
-            if vm_state == "active":
-                look.active += 1
-                if where.get(server_id) != [host]:
-                    look.leaked.append(f"server {server_id} on {host} has guests on {where.get(server_id)}")
+        for server_id, server in rows.servers.items():
+            {"active": look.active, "error": look.error}.get(server.vm_state, look.other).add(server_id)
+            if server.task_state is not None or server.vm_state == "building":
+                look.stuck.append(f"server {server_id} is {server.vm_state}/{server.task_state}")
+            if server.vm_state == "active":
+                if where.get(server_id) != [server.host]:
+                    look.leaked.append(f"server {server_id} on {server.host} has guests on {where.get(server_id)}")
                 if server_id not in rows.held:
-                    look.leaked.append(f"server {server_id} holds nothing")
-            elif vm_state == "error":
-                look.error += 1
-        look.doubled += [f"{count} guests of {server_id}" for server_id, count in guests.items() if count > 1]
-        look.doubled += [f"{count} servers named {name}" for name, count in rows.names.items() if count > 1]
-        look.leaked += [f"guest {server_id} without a server" for server_id in guests if server_id not in rows.servers]
+                    look.lost.append(f"server {server_id} holds nothing")
+        look.doubled += [f"{len(hosts)} guests of {server_id}" for server_id, hosts in where.items() if len(hosts) > 1]
+        names = Counter(server.name for server in rows.servers.values())
+        look.doubled += [f"{count} servers named {name}" for name, count in names.items() if count > 1]
+        look.leaked += [f"guest {server_id} without a server" for server_id in where if server_id not in rows.servers]
         look.leaked += [f"claim of {server_id}" for server_id in rows.held if server_id not in rows.servers]
-        look.leaked += [f"port of {device}" for device in rows.ports if device not in rows.servers]
-        if rows.addresses != len(rows.ports):
-            look.leaked.append(f"{rows.addresses} addresses for {len(rows.ports)} ports")
-        if rows.quota != len(rows.servers):
-            look.leaked.append(f"quota counts {rows.quota} servers of {len(rows.servers)}")
+        look_at_ports(rows, look)
+        look_at_quota(rows, look)
         look.leaked += [f"drift {line}" for line in store.run_now(allocations.drift)]
+        now = asyncio.run(store.read(books))  # one snapshot
+        for violation in (*always(now), *at_rest(now, {})):
+            getattr(look, violation.harm).append(str(violation))
         return look
 
 
+@dataclass(frozen=True)
+class ServerThere:
+    """A server that is not deleted."""
+
+    name: str
+    vm_state: str
+    task_state: str | None
+    host: str | None
+    flavor: dict[str, Any]
+
+
 @dataclass
-class _Rows:
-    servers: dict[str, tuple[str, str | None, str | None]]
-    names: Counter[str]
+class Rows:
+    """What the sums are made of."""
+
+    servers: dict[str, ServerThere]
     held: set[str]
-    ports: list[str]
-    addresses: int
-    quota: int
+    ports: dict[str, str]
+    """Port to its server."""
+    addresses: list[tuple[str, int, str]]
+    """Subnet, number and port of each."""
+    quota: dict[str, int]
 
 
-def _rows(tx: Tx) -> _Rows:
-    s = server_table.c
-    alive = list(tx.execute(sa.select(s.id, s.name, s.vm_state, s.task_state, s.host).where(s.deleted_at.is_(None))))
-    instances = sa.select(sa.func.coalesce(sa.func.sum(quota_usages.c.used), 0)).where(
-        quota_usages.c.resource == "instances"
-    )
-    return _Rows(
-        servers={row.id: (row.vm_state, row.task_state, row.host) for row in alive},
-        names=Counter(row.name for row in alive),
+def _rows(tx: Tx) -> Rows:
+    s, a, q = server_table.c, addresses.c, quota_usages.c
+    alive = sa.select(s.id, s.name, s.vm_state, s.task_state, s.host, s.flavor).where(s.deleted_at.is_(None))
+    quota = sa.select(q.resource, sa.func.sum(q.used).label("used")).group_by(q.resource)
+    return Rows(
+        servers={
+            row.id: ServerThere(row.name, row.vm_state, row.task_state, row.host, row.flavor)
+            for row in tx.execute(alive)
+        },
         held=set(tx.execute(sa.select(allocation_table.c.server_id).distinct()).scalars()),
-        ports=list(tx.execute(sa.select(ports.c.device_id).where(ports.c.device_id != "")).scalars()),
-        addresses=tx.execute(sa.select(sa.func.count()).select_from(addresses)).scalar_one(),
-        quota=int(tx.execute(instances).scalar_one()),
+        ports={row.id: row.device_id for row in tx.execute(sa.select(ports.c.id, ports.c.device_id))},
+        addresses=[
+            (row.subnet_id, row.address, row.port_id)
+            for row in tx.execute(sa.select(a.subnet_id, a.address, a.port_id))
+        ],
+        quota={row.resource: int(row.used) for row in tx.execute(quota)},
     )
+
+
+def look_at_ports(rows: Rows, look: Look) -> None:
+    """Each server has one port, each port one address, and there are no others: nobody here asks for more."""
+    look.leaked += [f"port {port} of '{owner}'" for port, owner in rows.ports.items() if owner not in rows.servers]
+    count = Counter(rows.ports.values())
+    look.lost += [f"port of {server_id}" for server_id in rows.servers if count[server_id] < 1]
+    look.doubled += [f"{count[server_id]} ports of {server_id}" for server_id in rows.servers if count[server_id] > 1]
+    taken = Counter(port for _, _, port in rows.addresses)
+    look.leaked += [f"address of port {port}, which is not there" for port in taken if port not in rows.ports]
+    look.lost += [f"address of port {port}" for port in rows.ports if taken[port] < 1]
+    look.doubled += [f"{taken[port]} addresses of port {port}" for port in rows.ports if taken[port] > 1]
+
+
+def look_at_quota(rows: Rows, look: Look) -> None:
+    """What counts as used, of all projects together, is what the servers and ports are."""
+    wanted = {
+        "instances": len(rows.servers),
+        "cores": sum(server.flavor["vcpus"] for server in rows.servers.values()),
+        "ram": sum(server.flavor["memory_mib"] for server in rows.servers.values()),
+        "port": len(rows.ports),
+    }
+    for resource, needed in wanted.items():
+        used = rows.quota.get(resource, 0)
+        if used != needed:
+            (look.leaked if used > needed else look.lost).append(f"quota counts {used} {resource} of {needed}")
 
 
 def _live_tasks(tx: Tx) -> list[str]:
