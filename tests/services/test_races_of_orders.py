@@ -38,7 +38,7 @@ from kilonova.model.host import HostReport
 from kilonova.model.image import Image, ImageStatus, Visibility
 from kilonova.model.placing import spec_of_server
 from kilonova.model.request_spec import ServerGroup
-from kilonova.model.server import Server, ServerOrder
+from kilonova.model.server import Fault, Server, ServerOrder
 from kilonova.model.server_group import ANTI_AFFINITY
 from kilonova.model.states import RULES, PowerState, TaskState, VMState
 from kilonova.store.engine import Store
@@ -309,6 +309,8 @@ async def test_a_report_that_meets_the_end_of_a_delete_changes_nothing(rig: Rig)
 
 async def test_of_a_server_in_error_a_report_that_meets_an_order_says_nothing_either(rig: Rig) -> None:
     server_id = await rig.server(vm_state=VMState.ERROR)
+    fault = Fault(code=500, message="It broke.", details="step spawn on host h1: it broke", created_at=CLOCK.now())
+    await rig.store.run(servers.add_fault, server_id, fault)
     server = await rig.store.read(servers.get, server_id)
     await rig.overlap(order("delete", server_id), report(server, PowerState.SHUTDOWN))
     assert (await rig.agree()).servers[server_id].power_state is PowerState.RUNNING
