@@ -232,6 +232,17 @@ BREAKAGES = (
         (Rewrite("cloud.server_actions:begin", "    rule = order.rule\n", "    return\n    rule = order.rule\n"),),
     ),
     Breakage(
+        "an order reaches nobody",
+        "A reboot says that it is done, and no host was asked.",
+        (
+            Rewrite(
+                "conductor.tasks.power:reboot",
+                "await run.services.compute(host_of(run)).reboot(",
+                "(lambda *_, **__: None)(",
+            ),
+        ),
+    ),
+    Breakage(
         "no guard at the agent",
         "An agent obeys commands that are older than one it has seen.",
         (Rewrite("model.epochs:Epochs.enter", "if epoch < seat.epoch:", "if False:"),),

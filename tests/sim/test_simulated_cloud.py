@@ -23,6 +23,13 @@ def test_whatever_breaks_all_comes_to_rest_and_agrees(seed: int) -> None:
     assert result.kills > 0
 
 
+@pytest.mark.slow
+def test_a_large_cloud_in_which_all_goes_wrong() -> None:
+    result = Simulation(Plan(seed=1, hosts=100, servers=500)).run()
+    assert result.violations == []
+    assert result.kills > 100
+
+
 _RUN = """
 import sys
 from kilonova.sim.plan import Plan

@@ -33,6 +33,7 @@ from kilonova.store.queries.invariants import (
     kinds_in_hand,
     named_twice,
     requests_with_tasks,
+    subjects_done,
     subjects_that_failed,
 )
 from kilonova.store.transactions import Tx
@@ -294,6 +295,11 @@ class Simulation:
             if (image_id := host.hypervisor.image_of(server.id)) not in (None, server.image_id)
         ]
         run_now = self.world.database.store.run_now
+        rebooted = set[str]().union(*(host.hypervisor.rebooted for host in self.hosts))
+        found += [
+            Violation("lost", "what was accepted is done, or says why not", server_id, "no host restarted it")
+            for server_id in sorted(run_now(subjects_done, "server.reboot") - rebooted)
+        ]
         known = run_now(subjects_that_failed).union(*(host.hypervisor.troubled for host in self.hosts))
         found += [
             Violation("odd", "nothing changes by itself", server_id, text)

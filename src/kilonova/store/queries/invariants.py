@@ -158,6 +158,12 @@ def subjects_that_failed(tx: Tx) -> frozenset[str]:
     return frozenset(tx.execute(sa.select(tasks.c.subject).where(tasks.c.outcome == "failed")).scalars())
 
 
+def subjects_done(tx: Tx, kind: str) -> frozenset[str]:
+    """Of tasks of a kind that ended well."""
+    query = sa.select(tasks.c.subject).where(tasks.c.outcome == "done", tasks.c.kind == kind)
+    return frozenset(tx.execute(query).scalars())
+
+
 def overdue(tx: Tx, *, since: datetime) -> list[tuple[str, str]]:
     """Tasks (subject and kind) that were due then and have been in nobody's hands from then on."""
     t = tasks.c
