@@ -9,7 +9,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +31,7 @@ from kilonova.conductor.invariants import always
 from kilonova.conductor.tasks import KINDS
 from kilonova.conductor.tasks.delete import _erase
 from kilonova.model.context import RequestContext
-from kilonova.model.errors import InvalidState, NotFound
+from kilonova.model.errors import GuestRejected, InvalidState, NotFound
 from kilonova.model.flavor import Flavor
 from kilonova.model.guest import ImageRef, PowerObservation
 from kilonova.model.host import HostReport
@@ -67,7 +67,6 @@ class Rig:
     store: Store
     url: str
     host_id: int = 0
-    faults: list[BaseException | None] = field(default_factory=list)
 
     async def server(self, **more: Any) -> str:
         """A new one, ACTIVE."""
@@ -231,7 +230,7 @@ async def test_of_two_tasks_that_take_a_subject_over_one_lives(rig: Rig, is_free
 
     await rig.store.run(task())
     if is_free:
-        await rig.store.run(lambda tx: _end_all(tx))
+        await rig.store.run(_end_all)
     assert await rig.overlap(task(), task()) == [None, None]
     found = await rig.agree()
     assert len(found.live_tasks["s"]) == 1
@@ -328,11 +327,13 @@ async def test_an_order_that_meets_a_report_is_for_the_server_of_after_it(rig: R
 
 
 class Idle:
-    """A host that does all that it is told, in no time."""
+    """A host that does what it is told, in no time, and now and then cannot."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         async def do(*_: object, **__: object) -> None:
             await asyncio.sleep(random.uniform(0, 0.02))
+            if random.random() < 0.2:
+                raise GuestRejected("Not today.")
 
         return do
 
@@ -341,7 +342,7 @@ IDLE: Any = Idle()
 NO_BELL: Any = SimpleNamespace(ring=lambda topic: None)
 ORDERS = ("start", "stop", "reboot", "rebuild")
 QUICK = TaskOptions(sweep_interval_s=0.02, retry_base_s=0.01)
-ROUNDS, SERVERS, API_PROCESSES, CONDUCTORS = 4, 4, 3, 2
+ROUNDS, SERVERS, API_PROCESSES, CONDUCTORS = 8, 4, 3, 2
 
 
 async def test_in_a_storm_of_orders_the_books_agree(rig: Rig) -> None:

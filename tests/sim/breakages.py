@@ -196,7 +196,7 @@ BREAKAGES = (
     Breakage(
         "a delete does not end the task before it",
         "Two tasks work on one server.",
-        (Rewrite("store.queries.tasks:insert", '_end(tx, current, outcome="superseded", at=at)', "pass"),),
+        (Rewrite("store.queries.tasks:_take_over", '_end(tx, current, outcome="superseded", at=at)', "pass"),),
     ),
     Breakage(
         "agents do not clean up",

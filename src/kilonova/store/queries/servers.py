@@ -305,7 +305,9 @@ def of_host(tx: Tx, host: str) -> list[Server]:
 
 _RESTS_AS_SEEN = sa.update(servers).where(
     _c.id == sa.bindparam("server", type_=_c.id.type),
-    _c.updated_at == sa.bindparam("as_of", type_=_c.updated_at.type),
+    # An expression, which has no index: MariaDB would look for the row by that of `updated_at`, and so lock it the
+    # other way round than all others do, who look by id.
+    sa.func.coalesce(_c.updated_at, _c.created_at) == sa.bindparam("as_of", type_=_c.updated_at.type),
     _c.task_state.is_(None),
     _c.deleted_at.is_(None),
 )
