@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from kilonova.base.ids import SeededIds
@@ -69,26 +70,26 @@ class SimulatedHypervisor(FakeDriver):
         self.troubled.add(server_id)
 
     async def spawn(self, spec: GuestSpec) -> None:
-        await self._do(spec.server_id, super().spawn(spec))
+        await self._do(spec.server_id, partial(super().spawn, spec))
 
     async def destroy(self, server_id: str) -> None:
-        await self._do(server_id, super().destroy(server_id))
+        await self._do(server_id, partial(super().destroy, server_id))
         self._fail_after("destroy", server_id)
 
     async def power_on(self, server_id: str) -> None:
-        await self._do(server_id, super().power_on(server_id))
+        await self._do(server_id, partial(super().power_on, server_id))
         self._fail_after("power_on", server_id)
 
     async def power_off(self, server_id: str, *, grace_s: float = 0.0) -> None:
-        await self._do(server_id, super().power_off(server_id, grace_s=grace_s))
+        await self._do(server_id, partial(super().power_off, server_id, grace_s=grace_s))
         self._fail_after("power_off", server_id)
 
     async def reboot(self, server_id: str, *, hard: bool, grace_s: float = 60.0) -> None:
-        await self._do(server_id, super().reboot(server_id, hard=hard, grace_s=grace_s))
+        await self._do(server_id, partial(super().reboot, server_id, hard=hard, grace_s=grace_s))
         self.rebooted.add(server_id)
         self._fail_after("reboot", server_id)
 
-    async def _do(self, server_id: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _do(self, server_id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do it; sometimes so that it goes on when the agent that asked for it is killed, as libvirt's work does.
 
         As there, one operation on a guest ends before the next begins, and who waits too long is told so.
@@ -96,15 +97,11 @@ class SimulatedHypervisor(FakeDriver):
         self._note_order(server_id)
         inside = _server.set(server_id)
         try:
-            try:
-                await self._wait_for_earlier(server_id)
-            except BaseException:
-                work.close()  # it never began
-                raise
+            await self._wait_for_earlier(server_id)
             if self._troubles.strikes("driver.goes_on"):
-                await self._in_the_world(server_id, work)
+                await self._in_the_world(server_id, work())
             else:
-                await work
+                await work()
         finally:
             _server.reset(inside)
 
