@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
+from kilonova.model.devices import Held, HostDevices
 from kilonova.model.guest import GuestState
 from kilonova.model.states import PowerState, VMState
 from kilonova.store.queries.invariants import Books, ServerRow
@@ -45,7 +46,10 @@ AT_REST: Final = {VMState.ACTIVE: PowerState.RUNNING, VMState.STOPPED: PowerStat
 
 def always(books: Books) -> list[Violation]:
     """What must be true after every transaction."""
-    return [*_tasks(books), *_claims(books), *_totals(books), *_quota(books), *_ports(books)]
+    return [
+        *_tasks(books), *_claims(books), *_totals(books), *_devices(books), *_places(books), *_quota(books),
+        *_ports(books),
+    ]  # fmt: skip
 
 
 def at_rest(
@@ -153,8 +157,9 @@ def _totals(books: Books) -> Violations:
         for host, amounts in held.items():
             for resource_class, amount in amounts.items():
                 total[host, resource_class] += amount
-    for (host, resource_class), (used, most) in books.used.items():
-        claimed = total.get((host, resource_class), 0)
+    for host, resource_class in sorted({*books.used, *total}):
+        used, most = books.used.get((host, resource_class), (0, 0.0))
+        claimed = total[host, resource_class]
         what = f"{resource_class} of {host}"
         if used != claimed:
             yield Violation(
@@ -162,6 +167,82 @@ def _totals(books: Books) -> Violations:
             )
         if used > most:
             yield Violation("doubled", "no more is claimed than there is", what, f"{used} of {most:g}")
+
+
+Piece = tuple[str, str]
+"""What of a host, and which: a device by its address, CPUs, memory or pages of a cell."""
+
+
+def _devices(books: Books) -> Violations:
+    """Cells and devices, piece by piece."""
+    claimed: dict[str, Counter[Piece]] = {}
+    holders: dict[str, dict[str, str]] = {}
+    for server_id, (host, held) in books.devices_held.items():
+        server = books.servers.get(server_id)
+        if server is None:
+            yield Violation("leaked", "a deleted server holds no cells or devices", server_id, host)
+        elif server.host != host:
+            text = f"on {host}, the server on {server.host or 'none'}"
+            yield Violation("leaked", "a server holds cells and devices of its host", server_id, text)
+        claimed.setdefault(host, Counter()).update(_pieces_held(held))
+        holders.setdefault(host, {}).update(dict.fromkeys(held.devices, server_id))
+    for host in sorted({*books.devices, *claimed}):
+        document = books.devices.get(host, HostDevices())
+        given, needed = _pieces_given(document), claimed.get(host, Counter())
+        for piece in sorted(given | needed):
+            if given[piece] != needed[piece]:
+                harm: Harm = "leaked" if given[piece] > needed[piece] else "doubled"
+                text = f"{given[piece]}, {needed[piece]}"
+                what = f"{piece[0]} {piece[1]} of {host}"
+                yield Violation(harm, "what a host gave out is what claims hold", what, text)
+        for address, server_id in sorted(holders.get(host, {}).items()):
+            if document.holders.get(address, server_id) != server_id:
+                text = f"the host gave it to {document.holders[address]}, {server_id} holds it"
+                yield Violation("odd", "a device is its holder's", f"{address} of {host}", text)
+
+
+def _pieces_given(host: HostDevices) -> Counter[Piece]:
+    pieces: Counter[Piece] = Counter({("device", address): 1 for address in host.holders})
+    for cell in host.cells:
+        pieces["CPUs that float in cell", f"{cell.id}"] += cell.vcpus_used
+        pieces["MiB of cell", f"{cell.id}"] += cell.memory_used_mib
+        pieces.update(("CPU", f"{cpu}") for cpu in cell.pinned_cpus)
+        for pages in cell.pages:
+            pieces[f"pages of {pages.size_kib} KiB in cell", f"{cell.id}"] += pages.used
+    return pieces
+
+
+def _pieces_held(held: Held) -> Counter[Piece]:
+    pieces: Counter[Piece] = Counter(("device", address) for address in held.devices)
+    for cell in held.cells:
+        pieces["CPUs that float in cell", f"{cell.id}"] += cell.vcpus
+        pieces["MiB of cell", f"{cell.id}"] += cell.memory_mib
+        pieces.update(("CPU", f"{cpu}") for cpu in cell.pins)
+        for size_kib, pages in cell.pages.items():
+            pieces[f"pages of {size_kib} KiB in cell", f"{cell.id}"] += pages
+    return pieces
+
+
+def _places(books: Books) -> Violations:
+    """Of server groups, on hosts."""
+    claimed = Counter(books.places_held.values())
+    for server_id, (group, slot) in books.places_held.items():
+        server, place = books.servers.get(server_id), books.places.get((group, slot))
+        if server is None:
+            yield Violation("leaked", "a deleted server holds no place", server_id, f"in group {group}")
+        elif place is not None and server.host != place.host:
+            text = f"in group {group} on {place.host}, the server on {server.host or 'none'}"
+            yield Violation("leaked", "a server's place is on its host", server_id, text)
+    for group, slot in sorted({*books.places, *claimed}):
+        place, needed = books.places.get((group, slot)), claimed[group, slot]
+        members, most = (place.members, place.most) if place else (0, None)
+        what = f"{slot} of group {group}"
+        if members != needed:
+            harm: Harm = "leaked" if members > needed else "doubled"
+            yield Violation(harm, "places taken are the places held", what, f"{members}, {needed}")
+        if most is not None and max(members, needed) > most:
+            text = f"{max(members, needed)} of {most}"
+            yield Violation("doubled", "no more places are taken than a group allows", what, text)
 
 
 def _quota(books: Books) -> Violations:

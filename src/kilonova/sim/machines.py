@@ -14,6 +14,8 @@ from kilonova.base.ids import SeededIds
 from kilonova.base.log import bind, set_service
 from kilonova.cloud.answers import Answers
 from kilonova.cloud.parts import Authority, Parts
+from kilonova.cloud.security_groups import SecurityGroups
+from kilonova.cloud.server_groups import ServerGroups
 from kilonova.cloud.servers import Servers
 from kilonova.compute.agent import ComputeAgent
 from kilonova.compute.endpoint import ComputeEndpoint
@@ -177,12 +179,16 @@ class ApiMachine(Machine):
 
     role = "api"
     servers: Servers
+    server_groups: ServerGroups
+    security_groups: SecurityGroups
     answers: Answers
 
     async def _run(self, life: Life, process: Process) -> None:
         store = self.world.database.connect(life)
         parts = Parts(store, self.world.policy, process.clock, process.ids, process.calls.bell)
         self.servers = Servers(parts, process.calls.compute)
+        self.server_groups = ServerGroups(parts)
+        self.security_groups = SecurityGroups(parts)
         self.answers = Answers(store, process.clock)
 
 

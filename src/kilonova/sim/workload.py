@@ -14,15 +14,15 @@ import msgspec.structs
 
 from kilonova.cloud.server_creation import Created, ServerRequest
 from kilonova.cloud.server_rebuild import RebuildRequest
-from kilonova.cloud.servers import Servers
 from kilonova.model.context import RequestContext
 from kilonova.model.errors import CloudError, Repeated, Unavailable
+from kilonova.model.server_group import AFFINITY, ANTI_AFFINITY
 from kilonova.model.states import RULES, TaskState, VMState
 from kilonova.sim.faults import chance_from
 from kilonova.sim.machines import ApiMachine, World
 
 T = TypeVar("T")
-Ask = Callable[[Servers, RequestContext, str], Awaitable[object]]
+Ask = Callable[[ApiMachine, RequestContext, str], Awaitable[object]]
 
 IMAGES: Final = ("11111111-2222-4333-8444-555555555555", "22222222-2222-4333-8444-555555555555")
 """Servers are made of the first, and rebuilt with the second."""
@@ -35,28 +35,40 @@ class Operation:
     """Something that users do to a server of theirs, `weight` times as often as others.
 
     Attributes:
-        rule: of `kilonova.model.states.RULES`: users mostly ask for what is allowed.
+        rule: of `kilonova.model.states.RULES`: users mostly ask for what is allowed. None: allowed once it was built.
     """
 
     name: str
     weight: int
-    rule: str
+    rule: str | None
     ask: Ask
 
+    def fits(self, vm_state: VMState) -> bool:
+        """Whether it can be asked of a server that is so."""
+        return vm_state is not VMState.BUILDING if self.rule is None else vm_state in RULES[self.rule].allowed
+
+
+_GROUP: Final = "default"
+"""The security group that every project has, and that servers are in if they do not say otherwise."""
 
 OPERATIONS: Final = (
-    Operation("stop", 3, "stop", lambda servers, ctx, one: servers.stop(ctx, one)),
-    Operation("start", 3, "start", lambda servers, ctx, one: servers.start(ctx, one)),
-    Operation("reboot", 3, "reboot_soft", lambda servers, ctx, one: servers.reboot(ctx, one, hard=False)),
-    Operation("reboot --hard", 2, "reboot_hard", lambda servers, ctx, one: servers.reboot(ctx, one, hard=True)),
-    Operation("rebuild", 2, "rebuild", lambda servers, ctx, one: servers.rebuild(ctx, one, _OTHER_DISK)),
-    Operation("delete", 1, "delete", lambda servers, ctx, one: servers.delete(ctx, one)),
+    Operation("stop", 3, "stop", lambda api, ctx, one: api.servers.stop(ctx, one)),
+    Operation("start", 3, "start", lambda api, ctx, one: api.servers.start(ctx, one)),
+    Operation("reboot", 3, "reboot_soft", lambda api, ctx, one: api.servers.reboot(ctx, one, hard=False)),
+    Operation("reboot --hard", 2, "reboot_hard", lambda api, ctx, one: api.servers.reboot(ctx, one, hard=True)),
+    Operation("rebuild", 2, "rebuild", lambda api, ctx, one: api.servers.rebuild(ctx, one, _OTHER_DISK)),
+    Operation("leave group", 1, None, lambda api, ctx, one: api.security_groups.remove_from_server(ctx, one, _GROUP)),
+    Operation("join group", 1, None, lambda api, ctx, one: api.security_groups.add_to_server(ctx, one, _GROUP)),
+    Operation("delete", 1, "delete", lambda api, ctx, one: api.servers.delete(ctx, one)),
 )
 
 _DELETE: Final = next(operation for operation in OPERATIONS if operation.name == "delete")
 
 FLAVORS: Final = (("small", 1, 1024, 5), ("medium", 2, 4096, 20), ("large", 8, 16384, 80))
 """Name, virtual CPUs, MiB, GiB."""
+
+IN_GROUP: Final = 0.4
+"""Of the requests for servers, those that name a server group."""
 
 ANSWER_S: Final = 60.0
 """Seconds after which a user gives up waiting for an answer."""
@@ -108,6 +120,14 @@ class Accepted:
     unanswered: int = 0
 
 
+@dataclass
+class _Groups:
+    """A user's server groups."""
+
+    chance: random.Random
+    current: str = ""
+
+
 class Users:
     """Some users of one project each, and what they still have to do."""
 
@@ -138,6 +158,7 @@ class Users:
     async def _one(self, number: int, servers: int) -> None:
         chance = chance_from(self._world.seed, "user", number)
         project = f"project-{number % 3}"
+        groups = _Groups(chance_from(self._world.seed, "groups of user", number))
         mine: list[str] = []
         to_do = ["create"] * servers + ["act"] * (4 * servers)
         chance.shuffle(to_do)
@@ -156,6 +177,7 @@ class Users:
                     image_id=IMAGES[0],
                     min_count=1,
                     max_count=count,
+                    scheduler_hints=await self._hints(project, groups),
                 )
                 mine += await self._create(project, wish)
                 if mine and chance.random() < 0.15:  # deleted while it is built
@@ -167,12 +189,34 @@ class Users:
                 if operation.name == "delete":
                     mine.remove(one)
 
+    async def _hints(self, project: str, groups: "_Groups") -> dict[str, str]:
+        """Some servers belong to a server group, of which each user has one at a time."""
+        if groups.chance.random() > IN_GROUP:
+            return {}
+        old = groups.current
+        if old and groups.chance.random() < 0.15:
+
+            async def forget(api: ApiMachine, ctx: RequestContext) -> None:
+                await api.server_groups.delete(ctx, old)
+
+            async for _ in self._ask(project, f"delete server group {old}", forget):
+                groups.current = ""
+        if not groups.current:
+            policy, most = groups.chance.choice(((ANTI_AFFINITY, 1), (ANTI_AFFINITY, 2), (AFFINITY, 1)))
+
+            async def make(api: ApiMachine, ctx: RequestContext) -> str:
+                return (await api.server_groups.create(ctx, policy, policy, most)).id
+
+            async for _, made in self._ask(project, f"create server group {policy} {most}", make):
+                groups.current = made
+        return {"group": groups.current} if groups.current else {}
+
     async def _choose(self, project: str, one: str, chance: random.Random) -> Operation:
         """Look at the server first, mostly wait until it is at rest, and mostly ask for something that can be done."""
         fit: list[Operation] = []
         for _ in range(chance.choice((0, 1, 4, 4, 4))):
             state = await self._look(project, one)
-            fit = [operation for operation in OPERATIONS if state and state[0] in RULES[operation.rule].allowed]
+            fit = [operation for operation in OPERATIONS if state and operation.fits(state[0])]
             if state and state[1] is None:
                 break
             await asyncio.sleep(chance.uniform(1, 10))
@@ -204,7 +248,7 @@ class Users:
 
     async def _act(self, project: str, operation: Operation, one: str) -> None:
         async def act(api: ApiMachine, ctx: RequestContext) -> None:
-            await operation.ask(api.servers, ctx, one)
+            await operation.ask(api, ctx, one)
 
         what = f"{operation.name} {one}"
         if operation.name == "delete":

@@ -9,10 +9,14 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from kilonova.model.devices import Held, HostDevices
 from kilonova.model.flavor import Flavor
 from kilonova.model.placing import request_spec
 from kilonova.model.server import ServerOrder
+from kilonova.model.server_group import ANTI_AFFINITY
 from kilonova.model.states import PowerState, TaskState, VMState
+from kilonova.store.tables.devices import device_claims, host_devices
+from kilonova.store.tables.groups import group_claims, group_slots, server_groups
 from kilonova.store.tables.hosts import allocations, hosts, inventories
 from kilonova.store.tables.networks import addresses, ports
 from kilonova.store.tables.quotas import quota_usages
@@ -49,6 +53,16 @@ class PortRow:
     addresses: int
 
 
+@dataclass(frozen=True, slots=True)
+class PlacesRow:
+    """Places that a server group has taken on a host, as they are counted."""
+
+    host: str
+    members: int
+    most: int | None
+    """That its group allows there; None: any number."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Books:
     """One snapshot."""
@@ -65,6 +79,14 @@ class Books:
     """Server to host to what it holds there."""
     used: Mapping[tuple[str, str], tuple[int, float]]
     """Host and resource class to what is used and the most that may be."""
+    devices: Mapping[str, HostDevices]
+    """Host to what it says of its cells and devices, of those that have any."""
+    devices_held: Mapping[str, tuple[str, Held]]
+    """Server to the host where it holds cells or devices, and which."""
+    places: Mapping[tuple[str, str], PlacesRow]
+    """Server group and slot to what is taken of it."""
+    places_held: Mapping[str, tuple[str, str]]
+    """Server to the group and the slot where it holds a place."""
     quota: Mapping[tuple[str, str], int]
     """Project and resource to what counts as used."""
     ports: tuple[PortRow, ...]
@@ -94,6 +116,21 @@ _USED = sa.select(
     hosts.c.name, inventories.c.resource_class, inventories.c.used, inventories.c.total, inventories.c.reserved,
     inventories.c.allocation_ratio,
 ).join(hosts, hosts.c.id == inventories.c.host_id)  # fmt: skip
+_DEVICES = sa.select(host_devices.c.host_id, hosts.c.name, host_devices.c.document).join(
+    hosts, hosts.c.id == host_devices.c.host_id, isouter=True
+)
+_DEVICES_HELD = sa.select(
+    device_claims.c.server_id, device_claims.c.host_id, hosts.c.name, device_claims.c.held
+).join(hosts, hosts.c.id == device_claims.c.host_id, isouter=True)  # fmt: skip
+_PLACES = (
+    sa.select(
+        group_slots.c.group_id, group_slots.c.slot, group_slots.c.members, group_slots.c.host_id, hosts.c.name,
+        server_groups.c.policy, server_groups.c.max_server_per_host,
+    )
+    .join(hosts, hosts.c.id == group_slots.c.host_id, isouter=True)
+    .join(server_groups, server_groups.c.id == group_slots.c.group_id, isouter=True)
+)  # fmt: skip
+_PLACES_HELD = sa.select(group_claims.c.server_id, group_claims.c.group_id, group_claims.c.slot)
 _QUOTA = sa.select(quota_usages.c.owner, quota_usages.c.resource, quota_usages.c.used)
 _PORTS = (
     sa.select(ports.c.id, ports.c.device_id, ports.c.host, sa.func.count(addresses.c.address).label("taken"))
@@ -132,6 +169,17 @@ def books(tx: Tx) -> Books:
             (row.name, row.resource_class): (row.used, (row.total - row.reserved) * row.allocation_ratio)
             for row in tx.execute(_USED)
         },
+        devices={_host(row): msgspec.convert(row.document, HostDevices) for row in tx.execute(_DEVICES)},
+        devices_held={
+            row.server_id: (_host(row), msgspec.convert(row.held, Held)) for row in tx.execute(_DEVICES_HELD)
+        },
+        places={
+            (row.group_id, row.slot): PlacesRow(
+                _host(row), row.members, row.max_server_per_host if row.policy == ANTI_AFFINITY else None
+            )
+            for row in tx.execute(_PLACES)
+        },
+        places_held={row.server_id: (row.group_id, row.slot) for row in tx.execute(_PLACES_HELD)},
         quota={(row.owner, row.resource): row.used for row in tx.execute(_QUOTA)},
         ports=tuple(PortRow(row.id, row.device_id, row.host, row.taken) for row in tx.execute(_PORTS)),
         ports_of={row.project_id: row._mapping["count"] for row in tx.execute(_PORTS_OF)},
@@ -178,6 +226,10 @@ def named_twice(tx: Tx, prefix: str) -> dict[str, int]:
     count = sa.func.count()
     query = sa.select(name, count.label("many")).where(name.startswith(prefix)).group_by(name).having(count > 1)
     return {row.name: row.many for row in tx.execute(query)}
+
+
+def _host(row: Any) -> str:
+    return row.name or f"(no host {row.host_id})"
 
 
 def _server(row: Any) -> ServerRow:
