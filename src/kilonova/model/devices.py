@@ -114,8 +114,10 @@ class HostDevices(msgspec.Struct, frozen=True, kw_only=True):
         known = {cell.id: cell for cell in self.cells}
         there = {device.address for device in devices}
         held = [device for device in self.devices if device.address in self.holders and device.address not in there]
+        said = {cell.id for cell in cells}
+        used = [_closed(cell) for cell in self.cells if cell.id not in said and _is_used(cell)]
         return HostDevices(
-            cells=tuple(_with_use(cell, known.get(cell.id)) for cell in cells),
+            cells=(*(_with_use(cell, known.get(cell.id)) for cell in cells), *used),
             devices=(*devices, *held),
             holders=self.holders,
         )
@@ -147,6 +149,15 @@ def _without(cell: NumaCell, held: HeldCell) -> NumaCell:
             for pages in cell.pages
         ),
     )
+
+
+def _is_used(cell: NumaCell) -> bool:
+    return bool(cell.vcpus_used or cell.memory_used_mib or cell.pinned_cpus or any(page.used for page in cell.pages))
+
+
+def _closed(cell: NumaCell) -> NumaCell:
+    """A cell that is not there any more, of which something is held: nothing more can be taken of it."""
+    return msgspec.structs.replace(cell, cpus=(), dedicated_cpus=(), memory_mib=0)
 
 
 def _with_use(cell: NumaCell, known: NumaCell | None) -> NumaCell:

@@ -460,9 +460,9 @@ class _Worker(Generic[S]):
             self._store_move(tx, moved)
             return moved, False, False
         end = self._kind.failed(run, failure)
-        tasks.finish(tx, task, outcome="failed", at=now)
         if end is not None:
             end(tx)
+        tasks.finish(tx, task, outcome="failed", at=now)  # as everywhere, the task is locked after what it is about
         return task, True, False
 
     def _apply(self, tx: Tx, task: Task, write: Write | None) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from kilonova.base.clock import SystemClock
 from kilonova.conductor.invariants import always
+from kilonova.model.errors import ClaimLost
 from kilonova.model.host import Amount, HostReport, NumaCell, PciDevice
 from kilonova.model.numa import GuestCell, GuestTopology
 from kilonova.model.request_spec import PciRequest, ServerGroup
@@ -23,6 +24,10 @@ NOW = SystemClock().now()
 CELL = NumaCell(id=0, cpus=(0, 1), dedicated_cpus=(2, 3, 4, 5), memory_mib=4096)
 CARD = PciDevice(address="0000:01:00.0", vendor_id="10de", product_id="1db4")
 GUEST = GuestTopology(cells=(GuestCell(vcpus=2, pinned=2, memory_mib=512),))
+REPORT = HostReport(
+    host="h", hypervisor_hostname="h", hypervisor_type="fake", hypervisor_version=1, vcpus=4, memory_mib=8192,
+    disk_gib=100, numa=(CELL,), pci=(CARD,), more={"PCPU": Amount(total=4, ratio=1.0)},
+)  # fmt: skip
 AMOUNTS = {"MEMORY_MB": 512, "PCPU": 2}
 ABSENT = {
     "leaked: a deleted server holds nothing",
@@ -56,11 +61,7 @@ def _host(tx: Tx) -> int:
 @pytest.fixture(autouse=True)
 async def host(store: Store) -> None:
     await store.run(services.register, service="compute", host="h", agent_id="h", uuid="s-h", at=NOW)
-    report = HostReport(
-        host="h", hypervisor_hostname="h", hypervisor_type="fake", hypervisor_version=1, vcpus=4, memory_mib=8192,
-        disk_gib=100, numa=(CELL,), pci=(CARD,), more={"PCPU": Amount(total=4)},
-    )  # fmt: skip
-    await store.run(hosts.record_report, report, uuid="h-h", at=NOW)
+    await store.run(hosts.record_report, REPORT, uuid="h-h", at=NOW)
 
 
 async def rules(store: Store) -> set[str]:
@@ -130,3 +131,29 @@ async def test_a_host_that_says_something_else_of_itself_keeps_what_is_held(stor
     less = msgspec.structs.replace(CELL, cpus=(0,), dedicated_cpus=(2, 3))
     await store.run(devices.report, await store.read(_host), [less], [])
     assert await rules(store) == ABSENT
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_after_a_report_without_cells_no_cpu_is_given_out_twice(store: Store, version: str) -> None:
+    """As from an agent that took its conductor for an older one, or as from a host that really has none for a while."""
+    host_id = await store.read(_host)
+
+    async def take(server_id: str) -> None:
+        needs, candidates = FineNeeds(topology=GUEST), [(host_id, "h")]
+        await store.run(
+            allocations.claim_first, server_id=server_id, candidates=candidates, amounts=AMOUNTS, fine=needs
+        )
+
+    await take("one")
+    without = msgspec.structs.replace(REPORT, version=version, numa=(), pci=(), more={})
+    await store.run(hosts.record_report, without, uuid="h-h", at=NOW)
+    if version == "1.1":
+        with pytest.raises(ClaimLost):
+            await take("nobody")
+    await store.run(hosts.record_report, REPORT, uuid="h-h", at=NOW)
+    await take("two")
+    held = (await store.read(books)).devices_held
+    assert {server_id: found.cells[0].pins for server_id, (_, found) in held.items()} == {"one": (2, 3), "two": (4, 5)}
+    with pytest.raises(ClaimLost):
+        await take("three")
+    assert await rules(store) == ABSENT - {"leaked: a deleted server holds no place"}

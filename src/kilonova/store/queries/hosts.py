@@ -64,8 +64,10 @@ def record_report(
 
     `used` is never touched.
     """
-    body = msgspec.json.decode(msgspec.json.encode(report))  # as the database gives it back
     row = tx.execute(sa.select(_h.id, _h.report, _h.deleted).where(_h.name == report.host)).first()
+    if row is not None and report.version == "1.0":
+        report = _with_pieces_of(report, row.report)
+    body = msgspec.json.decode(msgspec.json.encode(report))  # as the database gives it back
     if row is None:
         tx.execute(
             sa.insert(hosts).values(
@@ -128,6 +130,12 @@ def record_report(
     if changed:
         touch(tx, [host_id])
     return changed
+
+
+def _with_pieces_of(report: HostReport, before: Mapping[str, Any]) -> HostReport:
+    """A report of version 1.0 says nothing of cells, devices and further resources: they are as they were."""
+    told = msgspec.convert(before, HostReport)
+    return msgspec.structs.replace(report, numa=told.numa, pci=told.pci, more=told.more, metrics=told.metrics)
 
 
 _RATIO_DIGITS = 4

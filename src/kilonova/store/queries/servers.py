@@ -134,8 +134,7 @@ def lock(tx: Tx, server_id: str, *, project_id: str | None = None) -> Server:
 
     Whoever looks at a server's state and writes by what was seen begins with this. The order of locks is *server,
     task, subject of the task*, for users' orders as for workers, whose commits write what a step changed and then
-    that it is done. Only the end of a task that failed locks the task before the server: if an order meets that, the
-    database makes one of the two run again. Room and quota are locked between server and task.
+    that it is done. Room and quota are locked between server and task.
 
     Raises:
         NotFound: it never was, it is deleted by now, or, with `project_id`, it is another project's.
