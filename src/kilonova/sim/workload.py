@@ -35,7 +35,8 @@ class Operation:
     """Something that users do to a server of theirs, `weight` times as often as others.
 
     Attributes:
-        rule: of `kilonova.model.states.RULES`: users mostly ask for what is allowed. None: allowed once it was built.
+        rule: of `kilonova.model.states.RULES`: users mostly ask for what is allowed. None: allowed once it was built,
+            and done at once, without a task.
     """
 
     name: str
@@ -109,7 +110,7 @@ class Accepted:
     created: dict[str, str] = field(default_factory=dict)
     """Server id to the request that made it."""
     ordered: dict[str, str] = field(default_factory=dict)
-    """Request to what it asked for of a server that is there, in words."""
+    """Request to what it asked for of a server that is there, in words; where that takes a task."""
     deleted: dict[str, str] = field(default_factory=dict)
     """Server id to the request that deletes it."""
     to_go: set[str] = field(default_factory=set)
@@ -256,7 +257,7 @@ class Users:
         async for request_id, _ in self._ask(project, what, act):
             if operation.name == "delete":
                 self.accepted.deleted[one] = request_id
-            else:
+            elif operation.rule is not None:
                 self.accepted.ordered[request_id] = what
 
     async def _ask(
