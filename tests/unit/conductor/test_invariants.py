@@ -83,6 +83,8 @@ def test_nothing_is_wrong_with_nothing() -> None:
     [
         # tasks
         (but(task_state=DELETING), "stuck: what is not at rest has a live task"),
+        (but(vm_state=VMState.ERROR), "odd: a server in error names step, host and cause"),
+        (but(vm_state=VMState.ERROR, faults={"s": "It broke."}), "odd: a server in error names step, host and cause"),
         (but(live_tasks={"s": LIVE}, subjects={"s": "t"}), "odd: what is at rest has no live task"),
         (
             but(vm_state=BUILDING, live_tasks={"s": LIVE}, subjects={"s": "t"}),
@@ -200,7 +202,6 @@ RUNS, OFF = PowerState.RUNNING, PowerState.SHUTDOWN
     [
         (but(live_tasks={"s": LIVE}), GUESTS, "stuck: every task ends"),
         (but(task_state=DELETING), GUESTS, "stuck: every server comes to rest"),
-        (but(vm_state=VMState.ERROR), GUESTS, "odd: a server in error names step, host and cause"),
         (BOOKS, {"h2": guest(RUNS)}, "leaked: a guest belongs where it is"),
         (BOOKS, {"h": {**guest(RUNS), **guest(RUNS, "old")}}, "leaked: a guest belongs where it is"),
         (BOOKS, {"h": guest(PowerState.NOSTATE)}, "leaked: no guest is left half-made"),
