@@ -10,7 +10,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("tasks", sa.Column("take_overs", sa.Integer, nullable=False, server_default="0"))
+    op.add_column(
+        "tasks",
+        sa.Column(
+            "take_overs", sa.Integer, nullable=False, server_default="0", comment="workers that died in that step"
+        ),
+    )
 
 
 def downgrade() -> None:
