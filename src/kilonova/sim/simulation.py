@@ -210,16 +210,17 @@ class Simulation:
             self._report(self._watch.see(changes))
 
     def _look_after(self, transaction: str) -> None:
-        if transaction in _CHANGES_NOTHING:
-            return
-        books = self._books()
-        self._report([*always(books), *self._watch.look_at_leases(books)])
+        if transaction not in _CHANGES_NOTHING:
+            self._look()
 
     async def _look_often(self) -> None:
         while True:
             await self.clock.sleep(LOOK_S)
-            books = self._books()
-            self._report([*always(books), *self._watch.look_at_leases(books)])
+            self._look()
+
+    def _look(self) -> None:
+        books = self._books()
+        self._report([*always(books), *self._watch.look_at_leases(books)])
 
     def _books(self) -> Books:
         return self.world.database.store.run_now(books)
@@ -252,13 +253,10 @@ class Simulation:
     def _not_at_rest(self) -> list[Violation]:
         books = self._books()
         gone = {host.name for host in self.hosts if host.is_dead}
-        guests = {host.name: host.hypervisor.shown() for host in self.hosts if not host.is_dead}
+        living = [host for host in self.hosts if not host.is_dead]
+        guests = {host.name: host.hypervisor.shown() for host in living}
         down = [machine.name for machine in self.machines if not (machine.is_up or machine.is_dead)]
-        carried = {
-            host.name: {port.nic.port_id for port in host.networks.carried().ports}
-            for host in self.hosts
-            if not host.is_dead
-        }
+        carried = {host.name: {port.nic.port_id for port in host.networks.carried().ports} for host in living}
         found = [*always(books), *at_rest(books, guests, gone=gone), *networks(books, carried), *self._promises(books)]
         found += [Violation("stuck", "every service comes back", name, "it is not up") for name in down]
         return found
