@@ -44,6 +44,15 @@ def cloud(tmp_path: Path, remains: Remains) -> Iterator[RunningCloud]:
 
 
 @pytest.fixture
+def simulated_cloud(tmp_path: Path, remains: Remains) -> Iterator[RunningCloud]:
+    """On one simulated host, for what needs no real guest; a module takes it for its `cloud`."""
+    running = RunningCloud(tmp_path / "state", hosts=1)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
 def openstack(cloud: RunningCloud) -> OpenStack:
     """Run the client as a user would: ``openstack("server", "list")`` gives what it prints as JSON."""
 

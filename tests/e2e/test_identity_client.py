@@ -2,24 +2,18 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.e2e.conftest import CLIENT, OpenStack
-from tests.support.remains import Remains
 from tests.support.running import RunningCloud
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, remains: Remains) -> Iterator[RunningCloud]:
-    running = RunningCloud(tmp_path / "state", hosts=1)
-    running.start()
-    yield running
-    running.stop()
+def cloud(simulated_cloud: RunningCloud) -> RunningCloud:
+    return simulated_cloud
 
 
 def _as(cloud: RunningCloud, *words: str, **login: str) -> tuple[int, Any]:

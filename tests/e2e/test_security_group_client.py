@@ -1,23 +1,17 @@
 """Security groups of servers and ports, changed with the real client by an administrator, on simulated hosts."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.e2e.conftest import OpenStack
-from tests.support.remains import Remains
 from tests.support.running import RunningCloud
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, remains: Remains) -> Iterator[RunningCloud]:
-    running = RunningCloud(tmp_path / "state", hosts=1)
-    running.start()
-    yield running
-    running.stop()
+def cloud(simulated_cloud: RunningCloud) -> RunningCloud:
+    return simulated_cloud
 
 
 def test_a_server_and_its_port_go_from_group_to_group(cloud: RunningCloud, openstack: OpenStack) -> None:
