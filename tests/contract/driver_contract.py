@@ -72,7 +72,7 @@ class World(ABC):
         return msgspec.structs.replace(plain, **changes)
 
 
-async def until(look: Callable[[], Awaitable[T]], right: Callable[[T], bool], within_s: float = 20.0) -> T:
+async def until(look: Callable[[], Awaitable[T]], right: Callable[[T], bool], within_s: float = 60.0) -> T:
     """What `look` finds once it is `right`."""
     end = time.monotonic() + within_s
     while not right(found := await look()):
@@ -445,5 +445,7 @@ async def _said(driver: VirtDriver, world: World, spec: GuestSpec, *, times: int
     log = driver
     text = world.console_text.encode()
     return await until(
-        lambda: log.console_log(spec.server_id, max_bytes=1 << 20), lambda said: said.count(text) >= times
+        lambda: log.console_log(spec.server_id, max_bytes=1 << 20),
+        lambda said: said.count(text) >= times,
+        within_s=180,  # a guest without KVM boots in 5 s on an idle machine, in 30 s and more on a busy one
     )

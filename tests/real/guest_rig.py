@@ -147,7 +147,7 @@ class Guest:
         """The serial console so far."""
         return self.console.read_text(errors="replace") if self.console.exists() else ""
 
-    def wait_for(self, text: str, *, times: int = 1, within_s: float = 60) -> str:
+    def wait_for(self, text: str, *, times: int = 1, within_s: float = 180) -> str:
         """Wait until the guest has said `text` so many times and return all that it said."""
         end = time.monotonic() + within_s
         while (said := self.said()).count(text) < times:

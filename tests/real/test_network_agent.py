@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import hmac
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -334,6 +335,21 @@ async def test_a_tool_that_refuses_is_named(agent: NetworkAgent, host: Host) -> 
     with pytest.raises(NetworkFailed, match="ip -batch"):
         await agent.plug(ONE.server_id, [broken], [ONE], epoch=1)
     await agent.unplug(ONE.server_id, epoch=1)
+    assert host.left() == []
+
+
+async def test_a_removal_that_a_tool_refused_is_done_when_it_is_asked_again(
+    agent: NetworkAgent, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = tmp_path / "ip"
+    refusing.write_text(f'#!/bin/sh\n[ "$2" != delete ] || exit 2\nexec {shutil.which("ip")} "$@"\n')
+    refusing.chmod(0o755)
+    await agent.plug(ONE.server_id, [BLUE], [ONE], epoch=1)
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        with pytest.raises(NetworkFailed, match="ip link delete"):
+            await agent.unplug(ONE.server_id, epoch=2)
+    await agent.unplug(ONE.server_id, epoch=2)
     assert host.left() == []
 
 

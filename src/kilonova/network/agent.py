@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import msgspec
+
 from kilonova.base.clock import Clock
 from kilonova.base.log import get_logger, set_service
 from kilonova.base.metrics import CollectorRegistry, Counter
@@ -74,6 +76,8 @@ class NetworkAgent(NetworkAPI):
         """Servers for which commands are under way."""
         self._touched: set[str] = set()
         """Servers for which commands came since the conductor was asked last."""
+        self._unplugged: set[str] = set()
+        """Servers whose ports a command took away. The conductor may name them until their task has written it down."""
         self._comparing = asyncio.Lock()
         self._asking: asyncio.Task[None] | None = None
         self._loops: list[asyncio.Task[None]] = []
@@ -111,6 +115,7 @@ class NetworkAgent(NetworkAPI):
     async def plug(self, server_id: str, networks: list[NetworkPlan], ports: list[PortPlan], *, epoch: int) -> None:
         with self._commanded(server_id):
             async with self._epochs.enter(server_id, epoch):
+                self._unplugged.discard(server_id)
                 await self.driver.plug(networks, ports)
         if any(rule.remote_group for port in ports for rule in port.rules or ()):
             self._ask_soon()
@@ -119,6 +124,7 @@ class NetworkAgent(NetworkAPI):
     async def unplug(self, server_id: str, *, epoch: int) -> None:
         with self._commanded(server_id):
             async with self._epochs.enter(server_id, epoch):
+                self._unplugged.add(server_id)
                 await self.driver.unplug(server_id)
         log.info("ports are gone", server=server_id)
 
@@ -126,10 +132,15 @@ class NetworkAgent(NetworkAPI):
         """Ask the conductor what belongs here, and make it so.
 
         The answer may be older than commands that come while it is on its way: their servers are left as they are.
+        Ports that a command took away come back by a command alone.
         """
         async with self._comparing:
             self._touched = set(self._inside)
-            wanted = await self._conductor.networks_of(self._host)
+            unplugged = set(self._unplugged)
+            answer = await self._conductor.networks_of(self._host)
+            self._unplugged -= unplugged - {port.server_id for port in answer.ports}
+            ports = tuple(port for port in answer.ports if port.server_id not in self._unplugged)
+            wanted = msgspec.structs.replace(answer, ports=ports)
             # Read when the driver's turn for it comes, so that commands that come until then count, too.
             report = await self.driver.reconcile(wanted, leave=self._touched)
         if not report.is_clean:

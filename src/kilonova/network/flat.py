@@ -44,6 +44,8 @@ class Flat(NetworkDriver):
         self._options = options
         self._lock = asyncio.Lock()
         self._proxies: dict[str, MetadataProxy] = {}
+        self._leaving: dict[str, str] = {}
+        """Networks that are not carried any more but not removed yet, a tool having failed, and their bridges."""
         self._written = ""
         """The rules that were written last."""
         self._standing = ""
@@ -82,7 +84,7 @@ class Flat(NetworkDriver):
     async def unplug(self, server_id: str) -> None:
         async def work() -> None:
             left = [port for port in self._carried.ports.values() if port.server_id != server_id]
-            if len(left) < len(self._carried.ports):
+            if len(left) < len(self._carried.ports) or self._leaving:
                 _raise_first(await self._become(self._carried.networks.values(), left))
 
         await self._whole(work)
@@ -130,15 +132,17 @@ class Flat(NetworkDriver):
         Raises:
             NetworkFailed: nothing could be made, because the rules could not.
         """
-        before = dict(self._carried.networks)
+        before = list(self._carried.networks.values())
         touched = self._carried.replace(networks, ports) | {one for one in also if one in self._carried.networks}
         kept = [self._carried.networks[network_id] for network_id in touched if network_id in self._carried.networks]
-        gone = [before[network_id] for network_id in touched if network_id not in self._carried.networks]
+        bridges_before = self._leaving | {network.id: network.bridge for network in before}
+        self._leaving = {key: name for key, name in bridges_before.items() if key not in self._carried.networks}
         # Written down before it is made: what is made and not written down would be found by its mark alone.
         for network in kept:
             self._carried.save(network.id)
-        for network in gone:
-            await self._remove(network.id, network.bridge)
+        for network_id, bridge in list(self._leaving.items()):
+            await self._remove(network_id, bridge)
+            del self._leaving[network_id]
         _, failures = await self._ensure_bridges(kept)
         await self._apply_rules()
         for network in kept:

@@ -9,7 +9,7 @@ from tests.support.network_plans import a_network_plan, a_port_plan
 
 from kilonova.base.clock import SystemClock
 from kilonova.base.metrics import new_registry
-from kilonova.model.errors import DeadlinePassed, StaleEpoch
+from kilonova.model.errors import DeadlinePassed, NetworkFailed, StaleEpoch
 from kilonova.model.network_plans import HostNetworks
 from kilonova.network.agent import NetworkAgent
 from kilonova.network.fake import FakeNetworks
@@ -96,4 +96,44 @@ async def test_an_answer_older_than_a_command_does_not_undo_it() -> None:
     assert servers(agent) == {ONE.server_id}
     conductor.wanted = HostNetworks()
     await agent.refresh()  # asked after both commands: this answer counts
+    assert servers(agent) == set()
+
+
+async def test_what_a_command_took_away_no_answer_brings_back() -> None:
+    """The conductor names the port until the task that unplugged it has written that down."""
+    conductor = Conductor()
+    conductor.wanted = HostNetworks(networks=(BLUE,), ports=(ONE, TWO))
+    agent = agent_of(conductor)
+    await agent.refresh()
+    await agent.unplug(ONE.server_id, epoch=2)
+    await agent.refresh()
+    assert servers(agent) == {TWO.server_id}
+    await agent.plug(ONE.server_id, [BLUE], [ONE], epoch=3)
+    await agent.refresh()
+    assert servers(agent) == {ONE.server_id, TWO.server_id}
+
+
+async def test_a_server_that_was_unplugged_and_written_down_may_be_named_again() -> None:
+    conductor = Conductor()
+    agent = agent_of(conductor)
+    await agent.unplug(ONE.server_id, epoch=2)
+    await agent.refresh()
+    conductor.wanted = HostNetworks(networks=(BLUE,), ports=(ONE,))
+    await agent.refresh()
+    assert servers(agent) == {ONE.server_id}
+
+
+async def test_a_port_that_could_not_be_unplugged_is_removed_by_the_next_comparison() -> None:
+    conductor = Conductor()
+    conductor.wanted = HostNetworks(networks=(BLUE,), ports=(ONE,))
+    agent = agent_of(conductor)
+    await agent.refresh()
+
+    async def refuse(server_id: str) -> None:
+        raise NetworkFailed("A tool refused.")
+
+    agent.driver.unplug = refuse  # type: ignore[method-assign]
+    with pytest.raises(NetworkFailed):
+        await agent.unplug(ONE.server_id, epoch=2)
+    await agent.refresh()
     assert servers(agent) == set()
