@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from tests.sim.breakages import Rewrite
 
+from kilonova.conductor.tasks import boot
 from kilonova.sim.plan import Plan
 from kilonova.sim.simulation import Simulation
 
@@ -28,6 +30,20 @@ def test_a_large_cloud_in_which_all_goes_wrong() -> None:
     result = Simulation(Plan(seed=1, hosts=100, servers=500)).run()
     assert result.violations == []
     assert result.kills > 100
+
+
+@pytest.mark.parametrize("seed", [13, 15])
+def test_a_kind_that_cannot_write_its_end_leaves_no_server_stuck(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defect itself is told; nothing else is wrong. Without the last resort such tasks would be tried for ever."""
+    monkeypatch.setattr(boot, "MAX_ATTEMPTS", 1)
+    Rewrite("conductor.tasks.boot:_give_up", "message = failure.message", "raise KeyError('end')").apply(monkeypatch)
+    plan = Plan(seed=seed, hosts=4, servers=12)
+    [defect] = Simulation(plan).run().violations
+    assert defect.endswith("the end of a task cannot be written as its kind wants it: KeyError: 'end'")
+    Rewrite("tasks.engine:_Worker._pass_over", "except (LeaseLost, Unavailable):", "except Exception:").apply(
+        monkeypatch
+    )
+    assert Simulation(plan).run().stuck > 0
 
 
 _RUN = """

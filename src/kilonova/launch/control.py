@@ -12,6 +12,7 @@ from kilonova.conductor.housekeeping import ConductorOptions, Housekeeping
 from kilonova.conductor.liveness import Liveness, LivenessOptions
 from kilonova.conductor.network_news import EVERY_S, NetworkNews
 from kilonova.conductor.tasks import KINDS
+from kilonova.conductor.tasks.broken import last_resort
 from kilonova.launch.addresses import Address
 from kilonova.launch.cloud import APIS, build_cloud, image_references
 from kilonova.launch.plugins import build_scheduler
@@ -92,7 +93,8 @@ async def start_conductor(process: Process, store: Store, *, api_url: str, alone
         networks_changed=news.changed,
         pci_aliases=config.get(PciOptions).aliases(),
     )
-    engine = Engine(store, clock, ids, config.get(TaskOptions), KINDS, hands, TaskMetrics(process.readiness.registry))
+    metrics = TaskMetrics(process.readiness.registry)
+    engine = Engine(store, clock, ids, config.get(TaskOptions), KINDS, hands, metrics, last_resort=last_resort)
     liveness = Liveness(store, clock, ids, config.get(LivenessOptions), alone=alone)
     with bind(service="conductor"):
         await liveness.start()

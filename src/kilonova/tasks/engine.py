@@ -36,7 +36,7 @@ from kilonova.store.engine import Store
 from kilonova.store.queries import tasks
 from kilonova.store.queries.tasks import LeaseLost
 from kilonova.store.transactions import Tx
-from kilonova.tasks.kinds import Run, Step, TaskKind, Write
+from kilonova.tasks.kinds import LastResort, Run, Step, TaskKind, Write
 from kilonova.tasks.limits import with_limits
 from kilonova.tasks.metrics import TaskMetrics
 
@@ -45,6 +45,9 @@ log = get_logger(__name__)
 
 PASSING = (Unavailable, HypervisorUnavailable, NetworkFailed, ClaimLost)
 """Faults after which the same step may be tried again."""
+
+_WORDS = 4000
+"""Characters that are kept of each text of a failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,10 @@ class TaskOptions:
     """Days after which the record of an ended task is forgotten."""
 
 
+def _nothing_more(tx: Tx, run: Run[Any], failure: Failure) -> None:
+    """The task ends; nothing else is written."""
+
+
 class Engine(Generic[S]):
     """One worker of tasks. Any number of them may share a database."""
 
@@ -89,8 +96,16 @@ class Engine(Generic[S]):
         kinds: tuple[TaskKind[S], ...],
         services: S,
         metrics: TaskMetrics | None = None,
+        *,
+        last_resort: LastResort[S] = _nothing_more,
     ) -> None:
+        """
+        Args:
+            last_resort: writes the end of a task whose kind cannot write it, which is a defect of the kind. What the
+                first step's undo would write goes with that end: what it took stays taken until the subject is deleted.
+        """
         self._metrics = metrics or TaskMetrics()
+        self._last_resort = last_resort
         self._store = store
         self._clock = clock
         self._ids = ids
@@ -240,6 +255,7 @@ class Engine(Generic[S]):
                 self._options,
                 self._services,
                 self._metrics,
+                self._last_resort,
             )
             self._workers[task.id] = worker
             try:
@@ -268,9 +284,11 @@ class _Worker(Generic[S]):
         options: TaskOptions,
         services: S,
         metrics: TaskMetrics,
+        last_resort: LastResort[S],
     ) -> None:
         self._task = task
         self._metrics = metrics
+        self._last_resort = last_resort
         self._kind = kind
         self._store = store
         self._clock = clock
@@ -364,7 +382,17 @@ class _Worker(Generic[S]):
             else:
                 # What remains on the host is found and removed when its agent next compares.
                 log.warning("undo is left to the host", step=step.name, cause=failure.message)
-                await self._commit("failed", self._undone, step, None, started, failure)
+                await self._pass_over(step, failure, started)
+
+    async def _pass_over(self, step: Step[S], failure: Failure, started: datetime) -> None:
+        try:
+            await self._commit("failed", self._undone, step, None, started, failure)
+        except (LeaseLost, Unavailable):
+            raise
+        except Exception as error:
+            log.exception("the end of a task cannot be written as its kind wants it", step=step.name)
+            of_kind = _describe(error, step.name, self._run().host)
+            await self._commit("failed", self._break_off, step, of_kind, started)
 
     def _refuse_what_kills(self) -> None:
         """
@@ -465,6 +493,15 @@ class _Worker(Generic[S]):
         tasks.finish(tx, task, outcome="failed", at=now)  # as everywhere, the task is locked after what it is about
         return task, True, False
 
+    def _break_off(
+        self, tx: Tx, now: datetime, step: Step[S], failure: Failure, started: datetime
+    ) -> tuple[Task, bool, bool]:
+        task = self._task
+        self._last_resort(tx, self._run(), failure)
+        self._record(tx, step, started, now, "failed", failure.message)
+        tasks.finish(tx, task, outcome="failed", at=now)
+        return task, True, False
+
     def _apply(self, tx: Tx, task: Task, write: Write | None) -> Mapping[str, Any]:
         more = write(tx) if write is not None else None
         return {**task.payload, **more} if more else task.payload
@@ -516,7 +553,17 @@ def _moved(task: Task, **changes: Any) -> Task:
 def _describe(error: Exception, step: str, host: str | None) -> Failure:
     if isinstance(error, TimeoutError):
         return Failure(step=step, host=host, code="step.deadline", message="The step did not end in time.")
-    if isinstance(error, CloudError):
-        return Failure(step=step, host=host, code=error.code, message=error.message, facts=error.facts())
-    fault = RemoteFault(type=type(error).__name__, detail=str(error))
-    return Failure(step=step, host=host, code=fault.code, message=fault.message)
+    told = error if isinstance(error, CloudError) else RemoteFault(type=type(error).__name__, detail=str(error))
+    facts = told.facts() if told is error else {}
+    return Failure(step=step, host=host, code=told.code, message=_storable(told.message), facts=_storable(facts))
+
+
+def _storable(value: Any) -> Any:
+    """Words that every database takes, whatever a tool printed: no NUL, no half of a character, not without end."""
+    if isinstance(value, str):
+        return value[:_WORDS].replace("\0", "\ufffd").encode(errors="replace").decode()
+    if isinstance(value, Mapping):
+        return {_storable(name): _storable(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(one) for one in value]
+    return value

@@ -53,6 +53,8 @@ class Run(Generic[S]):
 
 StepFunction = Callable[[Run[S]], Awaitable[Write | None]]
 
+LastResort = Callable[[Tx, Run[S], Failure], None]
+
 
 @dataclass(frozen=True)
 class Step(Generic[S]):

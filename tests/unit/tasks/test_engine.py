@@ -101,9 +101,13 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 def an_engine(
-    store: Store, world: World, kind: TaskKind[World] | None = None, options: TaskOptions = QUICK
+    store: Store,
+    world: World,
+    kind: TaskKind[World] | None = None,
+    options: TaskOptions = QUICK,
+    **more: Any,
 ) -> Engine[World]:
-    return Engine(store, SystemClock(), SystemIds(), options, (kind or a_kind(),), world)
+    return Engine(store, SystemClock(), SystemIds(), options, (kind or a_kind(),), world, **more)
 
 
 def with_step(name: str, **changes: Any) -> TaskKind[World]:
@@ -259,6 +263,68 @@ async def test_what_kills_its_worker_each_time_comes_to_an_end(store: Store, ste
     await engine.stop()
     assert step not in world.calls and world.calls[-1] == "unone"
     assert (await store.read(quotas.used, "s1"))[f"failed.{'two' if step == 'two' else 'three'}"] == 1
+
+
+@pytest.mark.parametrize("end", ["failed", "begin_again"])
+async def test_a_kind_that_cannot_write_its_end_is_ended_by_the_last_resort(store: Store, end: str) -> None:
+    def broken(run: Run[World], failure: Failure) -> Any:
+        raise KeyError("payload")
+
+    world = World()
+    world.faults["two"] = [GuestRejected("no")]
+    kind = replace(a_kind(), **{end: broken})
+    engine = an_engine(store, world, kind, last_resort=_last_resort)
+    await engine.start()
+    await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert world.made == set()
+    # What is written with the end of the undoing goes with that end: the room is given back by the delete.
+    assert await used(store) == {"last resort: rpc.remote_fault": 1, "one": 1}
+
+
+async def test_a_store_that_is_away_at_the_end_is_not_the_kinds_defect(store: Store) -> None:
+    world = World()
+    world.faults["two"] = [GuestRejected("no")]
+    away = [Unavailable("the database is away")] * 6
+
+    def failed(run: Run[World], failure: Failure) -> Write:
+        if away:
+            raise away.pop()
+        return _failed(run, failure)
+
+    engine = an_engine(store, world, replace(a_kind(), failed=failed), replace(QUICK, lease_s=0.1))
+    await engine.start()
+    await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert (await store.read(quotas.used, "s1"))["failed.two"] == 1
+
+
+@pytest.mark.parametrize("words", ["a\0b", "half \ud83d", "long " * 100_000])
+async def test_whatever_a_tool_says_can_be_written_down(store: Store, words: str) -> None:
+    world = World()
+    world.faults["two"] = [GuestRejected(words)]
+    kind = replace(a_kind(), failed=lambda run, failure: lambda tx: _words_told(tx, run.subject, failure.message))
+    engine = an_engine(store, world, kind)
+    await engine.start()
+    await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert await used(store) == {"words": 1}
+
+
+async def used(store: Store) -> dict[str, int]:
+    return {name: count for name, count in (await store.read(quotas.used, "s1")).items() if count}
+
+
+def _last_resort(tx: Tx, run: Run[World], failure: Failure) -> None:
+    quotas.take(tx, run.subject, {f"last resort: {failure.code}": 1})
+
+
+def _words_told(tx: Tx, subject: str, words: str) -> None:
+    assert words and len(words) <= 4000 and "\0" not in words
+    quotas.take(tx, subject, {"words": 1})
 
 
 async def test_it_begins_again_if_the_kind_wants(store: Store) -> None:

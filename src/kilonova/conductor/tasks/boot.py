@@ -14,6 +14,7 @@ import msgspec
 from kilonova.base.log import get_logger
 from kilonova.conductor.guests import guest_spec
 from kilonova.conductor.hands import Hands
+from kilonova.conductor.tasks.broken import break_server
 from kilonova.model.devices import Held
 from kilonova.model.errors import GuestRejected, HostDown, NoValidHost
 from kilonova.model.guest import CellPlan
@@ -25,7 +26,7 @@ from kilonova.model.numa import GuestTopology, MalformedTopology, guest_topology
 from kilonova.model.pci import MalformedAlias, requests_of_flavor
 from kilonova.model.placing import named_by_hints, spec_of_server
 from kilonova.model.request_spec import Choice, PciRequest, RequestSpec
-from kilonova.model.server import Decision, Fault, Server
+from kilonova.model.server import Decision, Server
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.model.task import Failure
 from kilonova.store.queries import allocations, decisions, devices, facts, groups, hosts, ports, servers, services
@@ -307,19 +308,6 @@ def _give_up(tx: Tx, *, run: Run[Hands], failure: Failure, at: datetime) -> None
         failure = msgspec.convert(earlier, Failure)
         message = f"{failure.message} No other host could take the server."
     break_server(tx, run.subject, failure, message=message, attempt=run.attempt, task_id=run.task_id, at=at)
-
-
-def break_server(
-    tx: Tx, server_id: str, failure: Failure, *, message: str, attempt: int, task_id: str, at: datetime
-) -> None:
-    """Put a server into ERROR with a fault that names step, host and cause."""
-    details = (
-        f"step {failure.step} on host {failure.host or '(none)'}, attempt {attempt}: {failure.code}: {failure.message}"
-    )
-    servers.become(tx, server_id, at=at, vm_state=VMState.ERROR)
-    servers.add_fault(tx, server_id, Fault(code=500, message=message, details=details, created_at=at))
-    servers.fail_action(tx, task_id=task_id, message=f"{failure.step}: {failure.message}", at=at)
-    log.warning("server is in error", step=failure.step, host=failure.host, cause=failure.message)
 
 
 BOOT = TaskKind(

@@ -10,7 +10,7 @@ from functools import partial
 
 from kilonova.base.log import get_logger
 from kilonova.conductor.hands import Hands
-from kilonova.conductor.tasks.boot import break_server
+from kilonova.conductor.tasks.broken import break_server
 from kilonova.model.errors import NotFound
 from kilonova.model.server import Server
 from kilonova.model.states import PowerState, VMState

@@ -13,7 +13,8 @@ import msgspec
 
 from kilonova.base.log import get_logger
 from kilonova.conductor.hands import Hands
-from kilonova.conductor.tasks.boot import break_server, host_of, plug_ports, run_guest
+from kilonova.conductor.tasks.boot import host_of, plug_ports, run_guest
+from kilonova.conductor.tasks.broken import break_server
 from kilonova.model.errors import CloudError, GuestRejected, ImageUnusable, NotFound, NotSupported
 from kilonova.model.states import PowerState, TaskState, VMState
 from kilonova.model.task import Failure
