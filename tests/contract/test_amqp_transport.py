@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from broker_contract import BrokerContract
+from post_office import IDS, Post, PostOffice, TransportFactory, post, until
 from tests.support.brokers import RabbitMQ
-from transport_contract import IDS, BrokerContract, Post, PostOffice, TransportFactory, post, until
 
 from kilonova.model.errors import Unavailable
 from kilonova.rpc.transports.amqp import AmqpOptions, AmqpTransport

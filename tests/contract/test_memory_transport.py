@@ -4,15 +4,8 @@ import asyncio
 import json
 
 import pytest
-from transport_contract import (
-    CLOCK,
-    Parcel,
-    Post,
-    TransportContract,
-    TransportFactory,
-    post,
-    until,
-)
+from post_office import CLOCK, Parcel, Post, TransportFactory, post, until
+from transport_contract import TransportContract
 
 from kilonova.rpc.transports.base import Address, Kind
 from kilonova.rpc.transports.memory import MemoryBroker, MemoryTransport

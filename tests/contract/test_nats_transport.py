@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from broker_contract import BrokerContract
+from post_office import IDS, TransportFactory, post, until
 from tests.support.brokers import Nats
-from transport_contract import IDS, BrokerContract, TransportFactory, post, until
 
 from kilonova.model.errors import Unavailable
 from kilonova.rpc.transports.base import Delivery, work

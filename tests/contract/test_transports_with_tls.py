@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from post_office import IDS, until
 from tests.support.brokers import Nats, RabbitMQ
 from tests.support.certificates import Certificates
-from transport_contract import IDS, until
 
 from kilonova.model.errors import Unavailable
 from kilonova.rpc.transports.amqp import AmqpOptions, AmqpTransport

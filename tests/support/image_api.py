@@ -1,6 +1,9 @@
 """The Image API alone, with everything real below it: HTTP server, rules, database, files. Only tokens are simple."""
 
+import asyncio
+import subprocess
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from kilonova.model.context import RequestContext
 from kilonova.model.errors import Unauthorized
 from kilonova.store.engine import Store
 
+NOBODY = "00000000-0000-4000-8000-000000000000"
 OCTETS = {"Content-Type": "application/octet-stream"}
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 
@@ -118,3 +122,46 @@ def wait_until(condition: Any, timeout_s: float = 10) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(0.01)
+
+
+async def names(client: httpx.AsyncClient, query: str = "") -> list[str]:
+    """The names of the images that a query finds, in order."""
+    answer = await client.get(f"/images?sort=name:asc&{query}")
+    assert answer.status_code == 200, answer.text
+    return [image["name"] for image in answer.json()["images"]]
+
+
+async def patch(client: httpx.AsyncClient, image_id: str, *operations: dict[str, Any]) -> httpx.Response:
+    """Change an image by JSON patch operations."""
+    return await client.patch(f"/images/{image_id}", json=list(operations), headers=PATCH)
+
+
+def replace(name: str, value: Any) -> dict[str, Any]:
+    """The operation that puts a new value in an old one's place."""
+    return {"op": "replace", "path": f"/{name}", "value": value}
+
+
+def slowly(*pieces: bytes, gate: asyncio.Event | None = None) -> AsyncIterator[bytes]:
+    """A body in pieces; after the first it waits for the gate."""
+
+    async def pour() -> AsyncIterator[bytes]:
+        for number, piece in enumerate(pieces):
+            if number and gate is not None:
+                await gate.wait()
+            yield piece
+
+    return pour()
+
+
+async def status_becomes(client: httpx.AsyncClient, image_id: str, status: str) -> None:
+    """Return once the image has the status."""
+    async with asyncio.timeout(10):
+        while (await client.get(f"/images/{image_id}")).json()["status"] != status:
+            await asyncio.sleep(0.01)
+
+
+def disk(path: Path, disk_format: str, *options: str) -> bytes:
+    """The bytes of an empty disk of 8 MiB, made by qemu-img."""
+    command = ["qemu-img", "create", "-q", "-f", disk_format, *options, str(path), "8M"]
+    subprocess.run(command, check=True, cwd=path.parent)
+    return path.read_bytes()
