@@ -28,7 +28,7 @@ help: ## list these commands
 	@echo 'make run                 a running cloud with a first server in it, from nothing; Ctrl-C stops it'
 	@echo 'make run ONCE=1          the same, then remove everything that it made; for trying and for checks'
 	@echo 'make test                all tests (root, 2 processors: some 30 minutes); T=tests/unit for some of them'
-	@echo 'make soak                the simulator, for long: 1,000 small and 200 large clouds in which all goes wrong, all breakages'
+	@echo 'make soak                the simulator, for long: 1,300 small and 200 large clouds in which all goes wrong, all breakages'
 	@echo 'make setup               the Python environment .venv, with the kilonova command in it'
 	@echo 'make packages            the Debian packages that are missing; says which, and what for'
 	@echo 'make guest-image         the small guest image in build/guest'
@@ -40,7 +40,7 @@ help: ## list these commands
 	@echo 'make clean               remove the environments and all that was built; a STATE directory stays'
 	@echo
 	@echo 'Variables: STATE=$(STATE) (where the cloud lives), LISTEN=$(LISTEN) (its API), ONCE=1, T=TESTS,'
-	@echo 'PYTHON=$(PYTHON), PACKAGES=skip (do not look for Debian packages), SEEDS=$(SEEDS), SMALL_SEEDS=$(SMALL_SEEDS), JOBS=$(JOBS) (of soak).'
+	@echo 'PYTHON=$(PYTHON), PACKAGES=skip (do not look for Debian packages), SEEDS=$(SEEDS), SMALL_SEEDS=$(SMALL_SEEDS), FINE_SEEDS=$(FINE_SEEDS), JOBS=$(JOBS) (of soak).'
 
 # --- What must be there ----------------------------------------------------------------------------------
 
@@ -120,6 +120,7 @@ endif
 
 SEEDS ?= 1-200
 SMALL_SEEDS ?= 1-1000
+FINE_SEEDS ?= 1-300
 JOBS ?= 2
 
 .PHONY: soak
@@ -130,10 +131,13 @@ soak: setup
 	@echo '== seeds $(SMALL_SEEDS): 4 hosts, 12 servers, looked at after every transaction'
 	@$(BIN)/kilonova simulate --hosts 4 --servers 12 --faults all --seeds $(SMALL_SEEDS) --jobs $(JOBS) --json \
 		> build/soak-small.json || { tail -c 4000 build/soak-small.json; exit 1; }
+	@echo '== seeds $(FINE_SEEDS): 4 hosts with CPUs, pages and devices to give away, 24 servers'
+	@$(BIN)/kilonova simulate --hardware fine --hosts 4 --servers 24 --faults all --seeds $(FINE_SEEDS) --jobs $(JOBS) --json \
+		> build/soak-fine.json || { tail -c 4000 build/soak-fine.json; exit 1; }
 	@echo '== seeds $(SEEDS): 100 hosts, 500 servers, everything that can go wrong'
 	@$(BIN)/kilonova simulate --hosts 100 --servers 500 --faults all --seeds $(SEEDS) --jobs $(JOBS) --json \
 		> build/soak-large.json || { tail -c 4000 build/soak-large.json; exit 1; }
-	@for size in small large; do $(BIN)/python -c "import json, sys; told = json.load(sys.stdin); print('$$size:', \
+	@for size in small fine large; do $(BIN)/python -c "import json, sys; told = json.load(sys.stdin); print('$$size:', \
 		{name: told[name] for name in ('runs', 'kills', 'kill_points', 'stuck', 'leaked', 'doubled', 'violations', 'wall_s')})" \
 		< build/soak-$$size.json; done
 

@@ -295,4 +295,11 @@ BREAKAGES = (
         seed=3,
         rule="a host carries the ports that are bound to it",
     ),
+    Breakage(
+        "devices are not given back",
+        "Deleted servers keep their CPUs, huge pages and PCI devices.",
+        (Rewrite("store.queries.devices:release", "if row is None or _write(", "if True or _write("),),
+        more={"hardware": "fine"},
+        rule="what a host gave out is what claims hold",
+    ),
 )

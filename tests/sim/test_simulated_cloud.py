@@ -25,6 +25,14 @@ def test_whatever_breaks_all_comes_to_rest_and_agrees(seed: int) -> None:
     assert result.kills > 0
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_cells_and_devices_agree_too(seed: int) -> None:
+    """Hosts with CPUs, pages and devices to give away, so few that many servers find no room."""
+    result = Simulation(Plan(seed=seed, hosts=3, servers=24, hardware="fine")).run()
+    assert result.violations == []
+    assert result.servers_error > 0
+
+
 @pytest.mark.slow
 def test_a_large_cloud_in_which_all_goes_wrong() -> None:
     result = Simulation(Plan(seed=1, hosts=100, servers=500)).run()

@@ -61,6 +61,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--schedulers", type=_positive, default=2, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--apis", type=_positive, default=2, metavar="N", help="(default: %(default)s)")
     parser.add_argument(
+        "--hardware",
+        choices=("plain", "fine"),
+        default="plain",
+        help="fine: NUMA cells, CPUs of one's own, huge pages and PCI devices, and flavors that ask for them "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--span",
         type=float,
         default=120.0,
@@ -104,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
                 schedulers=args.schedulers,
                 apis=args.apis,
                 span_s=args.span,
+                hardware=args.hardware,
                 left_out=LeftOut.parse(args.without),
             )
             for seed in seeds

@@ -18,18 +18,6 @@ from kilonova.sim.loop import SimulatedLoop, current_life
 from kilonova.virt.fake.driver import FakeDriver
 from kilonova.virt.fake.options import FakeOptions
 
-OPTIONS = FakeOptions(
-    vcpus=16,
-    memory_mib=32768,
-    disk_gib=500,
-    spawn_delay_s=2.0,
-    destroy_delay_s=0.5,
-    power_delay_s=1.0,
-    delay_shape="exponential",
-    keep_guests=False,
-)
-"""What simulated hosts are like: some thirty small servers fit."""
-
 LOCK_S = 30.0
 """How long an operation waits for an earlier one on the same guest; libvirt's own limit."""
 
@@ -37,9 +25,9 @@ LOCK_S = 30.0
 class SimulatedHypervisor(FakeDriver):
     """One host's. The agent's next life finds the guests that the last one left, half-made ones among them."""
 
-    def __init__(self, host: str, loop: SimulatedLoop, faults: Faults, *, seed: int) -> None:
+    def __init__(self, host: str, options: FakeOptions, loop: SimulatedLoop, faults: Faults, *, seed: int) -> None:
         ids = SeededIds(number_from(seed, "hypervisor", host))
-        super().__init__(host, OPTIONS, SimulatedClock(loop), ids)
+        super().__init__(host, options, SimulatedClock(loop), ids)
         self._troubles = faults
         self._loop = loop
         self.troubled: set[str] = set()

@@ -39,6 +39,7 @@ from kilonova.sim.clock import SimulatedClock
 from kilonova.sim.commands import Watched
 from kilonova.sim.database import SimulatedDatabase
 from kilonova.sim.faults import Faults, number_from
+from kilonova.sim.hardware import Hardware
 from kilonova.sim.history import History
 from kilonova.sim.hypervisor import SimulatedHypervisor
 from kilonova.sim.loop import Life, SimulatedLoop
@@ -65,6 +66,7 @@ class World:
     history: History
     broker: SimulatedBroker
     database: SimulatedDatabase
+    hardware: Hardware
     config: Config
     policy: Authority
     state: StateDir = field(default_factory=lambda: _NoDirectory(Path("/nowhere")))
@@ -199,7 +201,7 @@ class HostMachine(Machine):
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
-        self.hypervisor = SimulatedHypervisor(name, world.loop, world.faults, seed=world.seed)
+        self.hypervisor = SimulatedHypervisor(name, world.hardware.host, world.loop, world.faults, seed=world.seed)
         self.networks = SimulatedNetworks(world.faults)
         self._epochs: dict[str, int] = {}
         self._agent_id = SeededIds(number_from(world.seed, "agent", name)).uuid()

@@ -19,6 +19,8 @@ class Plan:
     apis: int = 2
     span_s: float = 120.0
     """Simulated seconds in which users ask and things go wrong; then there is peace, until all is quiet."""
+    hardware: str = "plain"
+    """Of `HARDWARE`: what hosts are made of, and what flavors ask for."""
     left_out: LeftOut = NOTHING
     """Faults that do not happen."""
 
@@ -26,7 +28,7 @@ class Plan:
         """The command line that runs it."""
         words = [f"kilonova simulate --seed {self.seed} --hosts {self.hosts} --servers {self.servers}"]
         defaults = {field.name: field.default for field in fields(Plan)}
-        for name in ("conductors", "schedulers", "apis"):
+        for name in ("conductors", "schedulers", "apis", "hardware"):
             if getattr(self, name) != defaults[name]:
                 words.append(f"--{name} {getattr(self, name)}")
         if self.span_s != defaults["span_s"]:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
+import msgspec
 import structlog
 
 from kilonova.base.config import Config
@@ -20,12 +21,13 @@ from kilonova.sim.broker import SimulatedBroker
 from kilonova.sim.clock import BEGIN, SimulatedClock
 from kilonova.sim.database import SimulatedDatabase
 from kilonova.sim.faults import Faults, chance_from, number_from
+from kilonova.sim.hardware import HARDWARE
 from kilonova.sim.history import History
 from kilonova.sim.loop import Life, SimulatedLoop, SimulationStuck
 from kilonova.sim.machines import ApiMachine, ConductorMachine, HostMachine, Machine, SchedulerMachine, World
 from kilonova.sim.plan import Plan, Result
 from kilonova.sim.transitions import Watch
-from kilonova.sim.workload import FLAVORS, IMAGES, Users
+from kilonova.sim.workload import IMAGES, Users
 from kilonova.store.queries import flavors, images, quotas
 from kilonova.store.queries.invariants import (
     Books,
@@ -70,7 +72,7 @@ class Simulation:
         """
         self.plan = plan
         self._until_violation = until_violation
-        seed = plan.seed
+        seed, hardware = plan.seed, HARDWARE[plan.hardware]
         self.loop = SimulatedLoop(chance_from(seed, "order"))
         self.faults = Faults(seed, plan.faults, left_out=plan.left_out, load=max(1.0, plan.servers / (4 * SMALL)))
         self.history = History(self.loop, show=show)
@@ -83,7 +85,8 @@ class Simulation:
             history=self.history,
             broker=SimulatedBroker(self.loop, self.faults),
             database=database,
-            config=Config(),
+            hardware=hardware,
+            config=Config(overrides=hardware.config),
             policy=CloudPolicy.load(PolicyOptions(), clock=clock),
         )
         self.faults.is_on = True  # clocks are off from the beginning
@@ -357,7 +360,7 @@ class Simulation:
         parts = Parts(
             store, self.world.policy, self.clock, SeededIds(number_from(self.plan.seed, "furniture")), _Silent()
         )
-        await store.run(_furnish)
+        await store.run(_furnish, self.world.hardware.flavors)
         await Networks(parts, NetworkOptions(flat_cidr="10.20.0.0/16")).ensure_default("admin", [])
 
 
@@ -365,12 +368,10 @@ _CHANGES_NOTHING = frozenset({"_write_heard", "Liveness._register", "renew", "_m
 """Transactions that the checker need not look behind: they touch nothing that it reads."""
 
 
-def _furnish(tx: Tx) -> None:
+def _furnish(tx: Tx, offered: Sequence[Flavor]) -> None:
     quotas.set_limits(tx, "", {"instances": 100_000, "cores": 1_000_000, "ram": 10**9, "port": 100_000})
-    for name, vcpus, memory_mib, root_gib in FLAVORS:
-        flavors.insert(
-            tx, Flavor(id=name, name=name, vcpus=vcpus, memory_mib=memory_mib, root_gib=root_gib, created_at=BEGIN)
-        )
+    for flavor in offered:
+        flavors.insert(tx, msgspec.structs.replace(flavor, created_at=BEGIN))
     for image_id in IMAGES:
         images.insert(
             tx,

@@ -65,9 +65,6 @@ OPERATIONS: Final = (
 
 _DELETE: Final = next(operation for operation in OPERATIONS if operation.name == "delete")
 
-FLAVORS: Final = (("small", 1, 1024, 5), ("medium", 2, 4096, 20), ("large", 8, 16384, 80))
-"""Name, virtual CPUs, MiB, GiB."""
-
 IN_GROUP: Final = 0.4
 """Of the requests for servers, those that name a server group."""
 
@@ -174,7 +171,7 @@ class Users:
                 self._keys += is_keyed
                 wish = ServerRequest(
                     name=f"once-{self._keys}" if is_keyed else f"server-{number}",
-                    flavor_id=chance.choices(FLAVORS, (6, 3, 1))[0][0],
+                    flavor_id=chance.choices(self._world.hardware.flavors, (6, 3, 1))[0].id,
                     image_id=IMAGES[0],
                     min_count=1,
                     max_count=count,
