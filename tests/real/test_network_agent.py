@@ -349,7 +349,11 @@ async def test_a_removal_that_a_tool_refused_is_done_when_it_is_asked_again(
         patched.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         with pytest.raises(NetworkFailed, match="ip link delete"):
             await agent.unplug(ONE.server_id, epoch=2)
+        await agent.plug(THREE.server_id, [RED], [THREE], epoch=1)  # no other network waits for it
+        assert {BLUE.bridge, RED.bridge} <= set(sh("ip", "-o", "link").replace("@", ":").split(": "))
     await agent.unplug(ONE.server_id, epoch=2)
+    assert BLUE.bridge not in sh("ip", "-o", "link")
+    await agent.unplug(THREE.server_id, epoch=2)
     assert host.left() == []
 
 

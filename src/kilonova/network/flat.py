@@ -65,19 +65,20 @@ class Flat(NetworkDriver):
 
     async def close(self, *, remove: bool = False) -> None:
         if remove:
-            await self._whole(lambda: self._become((), ()))
+            await self._whole(self._carry_nothing)
         proxies, self._proxies = self._proxies, {}
         await asyncio.gather(*(proxy.close() for proxy in proxies.values()))
 
     async def plug(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
         async def work() -> None:
             carried = self._carried
+            asked = {network.id: network for network in networks}
             failures = await self._become(
-                {**carried.networks, **{network.id: network for network in networks}}.values(),
+                {**carried.networks, **asked}.values(),
                 {**carried.ports, **{port.nic.port_id: port for port in ports}}.values(),
-                also={network.id for network in networks},
+                also=asked,
             )
-            _raise_first(failures)
+            _raise_first({network_id: error for network_id, error in failures.items() if network_id in asked})
 
         await self._whole(work)
 
@@ -124,7 +125,7 @@ class Flat(NetworkDriver):
     async def _become(
         self, networks: Iterable[NetworkPlan], ports: Iterable[PortPlan], *, also: Iterable[str] = ()
     ) -> dict[str, NetworkFailed]:
-        """Carry these ports and the networks that they are on; why some of the networks could not be made.
+        """Carry these ports and the networks that they are on; why some networks could not be made, or not removed.
 
         Args:
             also: networks to make sure of, changed or not.
@@ -140,10 +141,8 @@ class Flat(NetworkDriver):
         # Written down before it is made: what is made and not written down would be found by its mark alone.
         for network in kept:
             self._carried.save(network.id)
-        for network_id, bridge in list(self._leaving.items()):
-            await self._remove(network_id, bridge)
-            del self._leaving[network_id]
-        _, failures = await self._ensure_bridges(kept)
+        failures = await self._remove_leaving()
+        failures |= (await self._ensure_bridges(kept))[1]
         await self._apply_rules()
         for network in kept:
             if network.id not in failures:
@@ -153,6 +152,19 @@ class Flat(NetworkDriver):
                     await self._serve(network, self._carried.ports_of(network.id))
                 except NetworkFailed as error:
                     failures[network.id] = error
+        return failures
+
+    async def _carry_nothing(self) -> None:
+        _raise_first(await self._become((), ()))
+
+    async def _remove_leaving(self) -> dict[str, NetworkFailed]:
+        failures: dict[str, NetworkFailed] = {}
+        for network_id, bridge in list(self._leaving.items()):
+            try:
+                await self._remove(network_id, bridge)
+                del self._leaving[network_id]
+            except NetworkFailed as error:
+                failures[network_id] = error
         return failures
 
     async def _remove(self, network_id: str, bridge: str | None) -> None:
