@@ -26,6 +26,8 @@ from kilonova.network.options import NetworkAgentOptions
 
 pytestmark = MARKS
 
+FOUR = a_port_plan(RED, "four", 31)
+
 
 # ---- addresses -------------------------------------------------------------------------------------------------
 
@@ -349,12 +351,46 @@ async def test_a_removal_that_a_tool_refused_is_done_when_it_is_asked_again(
         patched.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         with pytest.raises(NetworkFailed, match="ip link delete"):
             await agent.unplug(ONE.server_id, epoch=2)
-        await agent.plug(THREE.server_id, [RED], [THREE], epoch=1)  # no other network waits for it
+        # No other network waits for it, nor is it told of it.
+        await agent.plug(THREE.server_id, [RED], [THREE], epoch=1)
+        await agent.plug(FOUR.server_id, [RED], [FOUR], epoch=1)
+        await agent.unplug(FOUR.server_id, epoch=2)
         assert {BLUE.bridge, RED.bridge} <= set(sh("ip", "-o", "link").replace("@", ":").split(": "))
     await agent.unplug(ONE.server_id, epoch=2)
     assert BLUE.bridge not in sh("ip", "-o", "link")
     await agent.unplug(THREE.server_id, epoch=2)
     assert host.left() == []
+
+
+async def test_files_that_cannot_be_removed_harm_no_other_network(agent: NetworkAgent, host: Host) -> None:
+    await agent.plug(ONE.server_id, [BLUE], [ONE], epoch=1)
+    strange = host.directory / BLUE.id / "strange"
+    strange.mkdir()
+    with pytest.raises(NetworkFailed, match="cannot be removed"):
+        await agent.unplug(ONE.server_id, epoch=2)
+    await agent.plug(THREE.server_id, [RED], [THREE], epoch=1)
+    strange.rmdir()
+    await agent.unplug(ONE.server_id, epoch=2)
+    await agent.unplug(THREE.server_id, epoch=2)
+    assert host.left() == []
+
+
+async def test_what_was_to_be_removed_is_not_made_again_by_the_next_agent(host: Host, tmp_path: Path) -> None:
+    first = host.agent()
+    await first.start()
+    await first.plug(ONE.server_id, [BLUE], [ONE], epoch=1)
+    strange = host.directory / BLUE.id / "strange"
+    strange.mkdir()
+    with pytest.raises(NetworkFailed):
+        await first.unplug(ONE.server_id, epoch=2)
+    await first.close()
+    strange.rmdir()
+    second = host.agent()
+    await second.driver.start()
+    assert second.driver.carried().ports == ()
+    await second.driver.reconcile(HostNetworks())
+    assert host.left() == []
+    await second.close()
 
 
 async def test_a_network_in_the_hosts_own_addresses_is_refused_and_keeps_no_other_waiting(

@@ -32,6 +32,9 @@ log = get_logger(__name__)
 _ASK_AFTER_S = 0.2
 """Seconds between a port that came and the question for its groups."""
 
+_BELIEVED_AFTER_S = 600.0
+"""Seconds after which a conductor that still names unplugged ports is believed: their task ended otherwise."""
+
 
 class NetworkAgent(NetworkAPI):
     """Keeps one host's networks and the conductor in agreement."""
@@ -76,8 +79,9 @@ class NetworkAgent(NetworkAPI):
         """Servers for which commands are under way."""
         self._touched: set[str] = set()
         """Servers for which commands came since the conductor was asked last."""
-        self._unplugged: set[str] = set()
-        """Servers whose ports a command took away. The conductor may name them until their task has written it down."""
+        self._unplugged: dict[str, float] = {}
+        """Servers whose ports a command took away, and when. The conductor may name them until their task has written
+        that down."""
         self._comparing = asyncio.Lock()
         self._asking: asyncio.Task[None] | None = None
         self._loops: list[asyncio.Task[None]] = []
@@ -115,7 +119,7 @@ class NetworkAgent(NetworkAPI):
     async def plug(self, server_id: str, networks: list[NetworkPlan], ports: list[PortPlan], *, epoch: int) -> None:
         with self._commanded(server_id):
             async with self._epochs.enter(server_id, epoch):
-                self._unplugged.discard(server_id)
+                self._unplugged.pop(server_id, None)
                 await self.driver.plug(networks, ports)
         if any(rule.remote_group for port in ports for rule in port.rules or ()):
             self._ask_soon()
@@ -124,7 +128,7 @@ class NetworkAgent(NetworkAPI):
     async def unplug(self, server_id: str, *, epoch: int) -> None:
         with self._commanded(server_id):
             async with self._epochs.enter(server_id, epoch):
-                self._unplugged.add(server_id)
+                self._unplugged[server_id] = self._clock.monotonic()
                 await self.driver.unplug(server_id)
         log.info("ports are gone", server=server_id)
 
@@ -132,13 +136,17 @@ class NetworkAgent(NetworkAPI):
         """Ask the conductor what belongs here, and make it so.
 
         The answer may be older than commands that come while it is on its way: their servers are left as they are.
-        Ports that a command took away come back by a command alone.
+        Ports that a command took away come back by a command, or if the conductor names them for long.
         """
         async with self._comparing:
             self._touched = set(self._inside)
-            unplugged = set(self._unplugged)
+            before = dict(self._unplugged)
             answer = await self._conductor.networks_of(self._host)
-            self._unplugged -= unplugged - {port.server_id for port in answer.ports}
+            named = {port.server_id for port in answer.ports}
+            for server_id, since in before.items():
+                is_over = server_id not in named or self._clock.monotonic() - since > _BELIEVED_AFTER_S
+                if is_over and self._unplugged.get(server_id) == since:
+                    del self._unplugged[server_id]
             ports = tuple(port for port in answer.ports if port.server_id not in self._unplugged)
             wanted = msgspec.structs.replace(answer, ports=ports)
             # Read when the driver's turn for it comes, so that commands that come until then count, too.

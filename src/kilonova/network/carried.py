@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from kilonova.model.errors import NetworkFailed
 from kilonova.model.network_plans import GroupMembers, HostNetworks, NetworkPlan, PortPlan
 from kilonova.network.driver import Report
 
@@ -102,13 +103,26 @@ class Carried:
         draft.write_bytes(msgspec.json.encode(record))
         draft.replace(directory / "plan.json")
 
+    def strike_out(self, network_id: str) -> None:
+        """What is written down of a network does not hold any more; its other files are still there."""
+        with contextlib.suppress(OSError):
+            (self.directory_of(network_id) / "plan.json").unlink()
+
     def forget(self, network_id: str) -> None:
-        """Remove a network's directory, with whatever is in it."""
+        """Remove a network's directory, with whatever is in it.
+
+        Raises:
+            NetworkFailed: it cannot be removed.
+        """
         directory = self.directory_of(network_id)
-        with contextlib.suppress(FileNotFoundError):
+        try:
             for path in directory.iterdir():
                 path.unlink(missing_ok=True)
             directory.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise NetworkFailed(f"{directory} cannot be removed: {error.strerror}.") from None
 
     def load(self) -> None:
         """Take up what was written down. What cannot be read is left to `directories` and a comparison."""

@@ -46,6 +46,8 @@ class Flat(NetworkDriver):
         self._proxies: dict[str, MetadataProxy] = {}
         self._leaving: dict[str, str] = {}
         """Networks that are not carried any more but not removed yet, a tool having failed, and their bridges."""
+        self._is_owing = False
+        """Whether the last change did not come to its end."""
         self._written = ""
         """The rules that were written last."""
         self._standing = ""
@@ -84,9 +86,12 @@ class Flat(NetworkDriver):
 
     async def unplug(self, server_id: str) -> None:
         async def work() -> None:
-            left = [port for port in self._carried.ports.values() if port.server_id != server_id]
-            if len(left) < len(self._carried.ports) or self._leaving:
-                _raise_first(await self._become(self._carried.networks.values(), left))
+            mine = {port.nic.network_id for port in self._carried.of_server(server_id)}
+            if mine or self._is_owing:
+                left = [port for port in self._carried.ports.values() if port.server_id != server_id]
+                failures = await self._become(self._carried.networks.values(), left)
+                # Who asks again has no ports any more: it is told of whatever is still owed.
+                _raise_first({key: error for key, error in failures.items() if key in mine or not mine})
 
         await self._whole(work)
 
@@ -133,11 +138,14 @@ class Flat(NetworkDriver):
         Raises:
             NetworkFailed: nothing could be made, because the rules could not.
         """
+        self._is_owing = True
         before = list(self._carried.networks.values())
         touched = self._carried.replace(networks, ports) | {one for one in also if one in self._carried.networks}
         kept = [self._carried.networks[network_id] for network_id in touched if network_id in self._carried.networks]
         bridges_before = self._leaving | {network.id: network.bridge for network in before}
         self._leaving = {key: name for key, name in bridges_before.items() if key not in self._carried.networks}
+        for network_id in self._leaving:
+            self._carried.strike_out(network_id)  # an agent that starts now shall not make it again
         # Written down before it is made: what is made and not written down would be found by its mark alone.
         for network in kept:
             self._carried.save(network.id)
@@ -152,6 +160,7 @@ class Flat(NetworkDriver):
                     await self._serve(network, self._carried.ports_of(network.id))
                 except NetworkFailed as error:
                     failures[network.id] = error
+        self._is_owing = bool(failures)
         return failures
 
     async def _carry_nothing(self) -> None:
@@ -266,12 +275,12 @@ class Flat(NetworkDriver):
 
     async def _remove_unknown(self) -> list[str]:
         """Take away bridges with our mark, and directories, of networks that are not carried."""
-        names = {network.bridge for network in self._carried.networks.values()}
+        names = {network.bridge for network in self._carried.networks.values()} | set(self._leaving.values())
         strays = sorted(await bridges.marked(self._mark) - names)
         for name in strays:
             await bridges.remove(name)
         for directory in list(self._carried.directories()):
-            if directory.name not in self._carried.networks:
+            if directory.name not in self._carried.networks and directory.name not in self._leaving:
                 await self._remove(directory.name, None)
                 strays.append(directory.name)
         if strays:

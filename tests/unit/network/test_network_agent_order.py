@@ -11,6 +11,7 @@ from kilonova.base.clock import SystemClock
 from kilonova.base.metrics import new_registry
 from kilonova.model.errors import DeadlinePassed, NetworkFailed, StaleEpoch
 from kilonova.model.network_plans import HostNetworks
+from kilonova.network import agent as agent_module
 from kilonova.network.agent import NetworkAgent
 from kilonova.network.fake import FakeNetworks
 from kilonova.network.options import NetworkAgentOptions
@@ -137,3 +138,13 @@ async def test_a_port_that_could_not_be_unplugged_is_removed_by_the_next_compari
         await agent.unplug(ONE.server_id, epoch=2)
     await agent.refresh()
     assert servers(agent) == set()
+
+
+async def test_a_conductor_that_names_unplugged_ports_for_long_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_module, "_BELIEVED_AFTER_S", 0.0)
+    conductor = Conductor()
+    conductor.wanted = HostNetworks(networks=(BLUE,), ports=(ONE,))
+    agent = agent_of(conductor)
+    await agent.unplug(ONE.server_id, epoch=2)
+    await agent.refresh()
+    assert servers(agent) == {ONE.server_id}
