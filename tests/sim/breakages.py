@@ -206,7 +206,7 @@ BREAKAGES = (
     Breakage(
         "a delete does not end the task before it",
         "Two tasks work on one server.",
-        (Rewrite("store.queries.tasks:_take_over", '_end(tx, current, outcome="superseded", at=at)', "pass"),),
+        (Rewrite("store.queries.tasks:_take_over", "_end(tx, current, outcome=SUPERSEDED, at=at)", "pass"),),
         rule="at most one live task",
     ),
     Breakage(

@@ -337,6 +337,8 @@ class _Worker(Generic[S]):
             async with asyncio.timeout(step.deadline_s):
                 write = await step.do(self._run())
             await self._commit("done", self._done, step, write, started)
+        except _PutBack:
+            raise
         except (LeaseLost, StaleEpoch):
             raise LeaseLost(self._task.id) from None
         except Exception as error:
@@ -370,6 +372,8 @@ class _Worker(Generic[S]):
                 async with asyncio.timeout(step.deadline_s):
                     write = await step.undo(self._run())
             await self._commit("undone", self._undone, step, write, started)
+        except _PutBack:
+            raise
         except (LeaseLost, StaleEpoch):
             raise LeaseLost(self._task.id) from None
         except Exception as error:
@@ -390,6 +394,8 @@ class _Worker(Generic[S]):
         except (LeaseLost, Unavailable):
             raise
         except Exception as error:
+            if self._task.step > 0 or self._task.take_overs == 0:
+                raise  # not of the kind's doing, or not surely: another worker tries once more
             log.exception("the end of a task cannot be written as its kind wants it", step=step.name)
             of_kind = _describe(error, step.name, self._run().host)
             await self._commit("failed", self._break_off, step, of_kind, started)
@@ -407,14 +413,33 @@ class _Worker(Generic[S]):
         return min(30.0, self._options.retry_base_s * 2.0 ** (tries - 1)) * spread
 
     async def _commit(self, outcome: str, write: Any, step: Step[S], what: Any, started: datetime, *more: Any) -> None:
-        now = self._clock.now()
-        task, finished, put_back = await self._store.run(write, now, step, what, started, *more)
+        now, before = self._clock.now(), self._task
+        try:
+            task, finished, put_back = await self._store.run(write, now, step, what, started, *more)
+        except (Unavailable, LeaseLost):
+            # It may be written all the same, now or by a try before, and only the answer be lost.
+            written = await self._what_is_written()
+            if written is None:
+                raise
+            task, finished, put_back = written
         self._task, self._finished = task, finished
         self._metrics.step(task.kind, step.name, outcome, seconds=(now - started).total_seconds())
         if finished:
-            self._metrics.ended(task.kind, is_well=not task.undoing)
+            self._metrics.ended(task.kind, is_well=not before.undoing)
         if put_back:
             raise _PutBack
+
+    async def _what_is_written(self) -> tuple[Task, bool, bool] | None:
+        """The task as it stands (ended? put back?), if it is ours still and elsewhere than this worker knows."""
+        found = await self._store.read(tasks.standing, self._task.id)
+        if found is None:
+            return None
+        task, outcome, is_in_hand = found
+        is_ours = task.epoch == self._task.epoch and outcome != tasks.SUPERSEDED
+        if not is_ours or (outcome is None and tasks.stand_alike(task, self._task)):
+            return None
+        log.info("what was committed is found again", step=self.step_name)
+        return task, outcome is not None, outcome is None and not is_in_hand
 
     # ---- transactions: each returns (the task as it now is, ended?, put back?) ------------------------
 
@@ -509,7 +534,7 @@ class _Worker(Generic[S]):
     def _store_move(self, tx: Tx, moved: Task, due_at: datetime | None = None) -> None:
         tasks.advance(
             tx,
-            moved,
+            self._task,
             step=moved.step,
             undoing=moved.undoing,
             payload=moved.payload,

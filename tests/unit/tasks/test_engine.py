@@ -17,6 +17,7 @@ from kilonova.model.task import Failure
 from kilonova.store.engine import Store
 from kilonova.store.queries import quotas, tasks
 from kilonova.store.transactions import Tx
+from kilonova.tasks import engine as engine_module
 from kilonova.tasks.engine import Engine, TaskOptions
 from kilonova.tasks.kinds import Run, Step, TaskKind, Write
 
@@ -281,6 +282,70 @@ async def test_a_kind_that_cannot_write_its_end_is_ended_by_the_last_resort(stor
     assert world.made == set()
     # What is written with the end of the undoing goes with that end: the room is given back by the delete.
     assert await used(store) == {"last resort: rpc.remote_fault": 1, "one": 1}
+
+
+def _once(store: Store, monkeypatch: pytest.MonkeyPatch, write: str, fault: Exception, *, written: bool) -> None:
+    """The first transaction of the engine's `write` meets `fault`, before or after it is durable."""
+    run = store.run
+    faults = [fault]
+
+    async def unreliable(fn: Any, *args: Any, **kwargs: Any) -> Any:
+        is_it = faults and getattr(fn, "__name__", "") == write
+        if not is_it or written:
+            answer = await run(fn, *args, **kwargs)
+        if is_it:
+            raise faults.pop()
+        return answer
+
+    monkeypatch.setattr(store, "run", unreliable)
+
+
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("write", ["_done", "_again_later", "_turn_back", "_undone"])
+async def test_an_answer_of_the_database_that_is_lost_repeats_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, write: str, written: bool
+) -> None:
+    """What was written is found again, and the task goes on from there; what was not is done once more."""
+    _once(store, monkeypatch, write, Unavailable("It is not known whether it was written."), written=written)
+    world = World()
+    world.faults["two"] = [Unavailable("later")]
+    world.faults["three"] = [] if write in ("_done", "_again_later") else [GuestRejected("no")]
+    engine = an_engine(store, world)
+    await engine.start()
+    task_id = await begin(store)
+    await settle(store)
+    await engine.stop()
+    log = (await store.read(tasks.steps_of, [task_id]))[task_id]
+    done = [(record.step, record.undoing) for record in log if record.result == "done"]
+    there = [("one", False), ("two", False)]
+    assert done == (
+        [*there, ("three", False)] if world.made else [*there, ("three", True), ("two", True), ("one", True)]
+    )
+    if written and write == "_done":
+        assert world.calls == ["one", "two", "two", "three"]
+
+
+async def test_an_error_of_the_database_in_the_middle_of_undoing_ends_no_task(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Undoing is passed over for the step that cannot be undone, never for those before it."""
+    world = World()
+    world.faults = {"three": [GuestRejected("no")], "unthree": [GuestRejected("no")] * 4}
+    engine = an_engine(store, world, last_resort=_last_resort)
+    pass_over = engine_module._Worker._pass_over
+
+    async def in_trouble(self: Any, *args: Any) -> None:
+        _once(store, monkeypatch, "_undone", RuntimeError("The disk is full."), written=False)
+        monkeypatch.setattr(engine_module._Worker, "_pass_over", pass_over)
+        await pass_over(self, *args)
+
+    monkeypatch.setattr(engine_module._Worker, "_pass_over", in_trouble)
+    await engine.start()
+    await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert world.calls[-2:] == ["untwo", "unone"]
+    assert await used(store) == {"failed.three": 1}
 
 
 async def test_a_store_that_is_away_at_the_end_is_not_the_kinds_defect(store: Store) -> None:

@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+import msgspec
+
 from kilonova.base.log import get_logger
 from kilonova.conductor.hands import Hands
 from kilonova.model.server import Fault
@@ -28,14 +30,16 @@ def break_server(
 
 
 def last_resort(tx: Tx, run: Run[Hands], failure: Failure) -> None:
-    """End a task whose kind cannot write its own end, which is a defect of ours: nothing that could fail again."""
-    if servers.find(tx, run.subject) is not None:
-        break_server(
-            tx,
-            run.subject,
-            failure,
-            message="The end of this server's task could not be written; that is a defect. Delete the server.",
-            attempt=run.attempt,
-            task_id=run.task_id,
-            at=run.clock.now(),
-        )
+    """End a task whose kind cannot write its own end, which is a defect of ours. Nothing is read that could be bad."""
+    if run.failure is not None:
+        words = f"{failure.message} It was to be told: {run.failure.code}: {run.failure.message}"
+        failure = msgspec.structs.replace(failure, message=words)
+    break_server(
+        tx,
+        run.subject,
+        failure,
+        message="A defect of the cloud kept this server's task from its proper end. Reboot it hard, or delete it.",
+        attempt=run.attempt,
+        task_id=run.task_id,
+        at=run.clock.now(),
+    )

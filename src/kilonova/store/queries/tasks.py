@@ -19,7 +19,7 @@ from kilonova.model.errors import Busy
 from kilonova.model.task import Failure, StepRecord, Task
 from kilonova.store.tables.servers import servers
 from kilonova.store.tables.tasks import task_steps, task_subjects, tasks
-from kilonova.store.transactions import Tx, insert_if_absent, insert_row, update_rows
+from kilonova.store.transactions import Tx, insert_if_absent, insert_row, select_rows, update_rows
 
 _t = tasks.c
 _s = task_subjects.c
@@ -49,8 +49,15 @@ def idle_of(tx: Tx, subjects: Sequence[str]) -> list[str]:
     return found
 
 
+SUPERSEDED = "superseded"
+"""Outcome of a task whose subject a newer one took over."""
+
+
 class LeaseLost(Exception):
-    """Another worker, or a task that superseded this one, has the subject now. Nothing was written."""
+    """Another worker, or a task that superseded this one, has the subject now; or the task stands elsewhere already.
+
+    Nothing was written.
+    """
 
 
 def insert(
@@ -111,7 +118,7 @@ def _take_over(tx: Tx, subject: str, task_id: str, *, at: datetime) -> bool:
                 return True
             continue
         # Whoever works on the old task learns by the epoch that it has lost.
-        _end(tx, current, outcome="superseded", at=at)
+        _end(tx, current, outcome=SUPERSEDED, at=at)
         # Between the look and this moment it may have ended by itself, and another may have begun.
         if tx.execute(_TAKE_SUBJECT_OVER, {"who": subject, "task": task_id, "ended": current}).rowcount:
             return True
@@ -202,6 +209,17 @@ def renew(tx: Tx, *, owner: str, task_ids: Collection[str], until: datetime) -> 
     return {row.id for row in tx.execute(sa.select(_t.id).where(mine))}
 
 
+def standing(tx: Tx, task_id: str) -> tuple[Task, str | None, bool] | None:
+    """A task as it stands, its outcome if it has ended, and whether a worker has it in hand. None: there is none."""
+    row = select_rows(tx, tasks, {"id": task_id}).first()
+    return None if row is None else (_task(row), row.outcome, row.lease_owner is not None)
+
+
+def stand_alike(one: Task, other: Task) -> bool:
+    """Whether a task is at the same place in both."""
+    return all(getattr(one, name) == getattr(other, name) for name in _PLACE)
+
+
 def release_leases(tx: Tx) -> int:
     """Free every lease. Only for a process that knows that no other worker lives (one process, one database)."""
     return tx.execute(
@@ -223,7 +241,7 @@ def advance(
     failure: Failure | None = None,
     due_at: datetime | None = None,
 ) -> None:
-    """Move a task on. With `due_at` it is put back until then, in nobody's hands.
+    """Move a task on from where `task` has it. With `due_at` it is put back until then, in nobody's hands.
 
     Raises:
         LeaseLost
@@ -258,9 +276,14 @@ def finish(tx: Tx, task: Task, *, outcome: str, at: datetime) -> None:
 
 def _guarded(tx: Tx, task: Task, values: Mapping[str, Any]) -> None:
     parameters = {f"new_{name}": value for name, value in values.items()}
+    parameters |= {f"from_{name}": getattr(task, name) for name in _PLACE}
     moved = tx.execute(_guarded_update(tuple(values)), {"task": task.id, "of_epoch": task.epoch, **parameters})
     if moved.rowcount == 0:
         raise LeaseLost(task.id)
+
+
+_PLACE = ("step", "undoing", "attempt", "tries")
+"""Where a task stands. A commit that arrives twice, or late, finds it elsewhere and writes nothing."""
 
 
 @lru_cache(maxsize=64)
@@ -272,6 +295,7 @@ def _guarded_update(names: tuple[str, ...]) -> sa.Update:
             _t.epoch == sa.bindparam("of_epoch"),
             _t.outcome.is_(None),
             _t.lease_owner.is_not(None),
+            *(_t[name] == sa.bindparam(f"from_{name}", type_=_t[name].type) for name in _PLACE),
         )
         .values({name: sa.bindparam(f"new_{name}", type_=_t[name].type) for name in names})
     )
