@@ -302,4 +302,19 @@ BREAKAGES = (
         more={"hardware": "fine"},
         rule="what a host gave out is what claims hold",
     ),
+    Breakage(
+        "a task goes back",
+        "A worker that lost the answer of a commit writes the place before it again.",
+        (
+            Rewrite("tasks.engine:_Worker._what_is_written", "    found = await", "    return None\n    found = await"),
+            Rewrite(
+                "store.queries.tasks:_guarded_update",
+                '*(_t[name] == sa.bindparam(f"from_{name}", type_=_t[name].type) for name in _PLACE),',
+                "",
+            ),
+        ),
+        servers=12,
+        seed=7,
+        rule="each step is done once",
+    ),
 )

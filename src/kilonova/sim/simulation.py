@@ -32,6 +32,7 @@ from kilonova.store.queries import flavors, images, quotas
 from kilonova.store.queries.invariants import (
     Books,
     books,
+    done_twice,
     kinds_in_hand,
     named_twice,
     requests_with_tasks,
@@ -315,6 +316,9 @@ class Simulation:
         found += [
             Violation("odd", "no service meets an error that it does not know", event, text)
             for event, text in self.history.unforeseen.items()
+        ]
+        found += [
+            Violation("doubled", "each step is done once", task_id, step) for task_id, step in run_now(done_twice)
         ]
         found += [
             Violation("doubled", "one key makes one server", name, f"there are {many}")

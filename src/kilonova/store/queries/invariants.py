@@ -21,7 +21,7 @@ from kilonova.store.tables.hosts import allocations, hosts, inventories
 from kilonova.store.tables.networks import addresses, ports
 from kilonova.store.tables.quotas import quota_usages
 from kilonova.store.tables.servers import server_faults, servers
-from kilonova.store.tables.tasks import task_subjects, tasks
+from kilonova.store.tables.tasks import task_steps, task_subjects, tasks
 from kilonova.store.transactions import Tx
 
 
@@ -226,6 +226,14 @@ def named_twice(tx: Tx, prefix: str) -> dict[str, int]:
     count = sa.func.count()
     query = sa.select(name, count.label("many")).where(name.startswith(prefix)).group_by(name).having(count > 1)
     return {row.name: row.many for row in tx.execute(query)}
+
+
+def done_twice(tx: Tx) -> list[tuple[str, str]]:
+    """Tasks with a step that was done, or undone, more than once in one attempt, and that step."""
+    _s = task_steps.c
+    one = (_s.task_id, _s.attempt, _s.step, _s.undoing)
+    query = sa.select(*one).where(_s.result == "done").group_by(*one).having(sa.func.count() > 1)
+    return [(row.task_id, f"{'undo of ' if row.undoing else ''}{row.step}") for row in tx.execute(query)]
 
 
 def _host(row: Any) -> str:
