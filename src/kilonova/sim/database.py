@@ -7,17 +7,25 @@ may be killed or give up in between. The database is not part of any service: wh
 import asyncio
 import contextvars
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from kilonova.model.errors import Unavailable
 from kilonova.sim.faults import Faults
 from kilonova.sim.history import History
 from kilonova.sim.loop import Life, SimulatedLoop
+from kilonova.sim.outages import Outage
 from kilonova.store.engine import Store, TxFunction
 from kilonova.store.transactions import Tx
 
 HELD_S = 60.0
 """The longest that a transaction is on its way: by then its task is in other hands."""
+
+AWAY_S = (1.0, 30.0)
+"""How long a database is away that is started again."""
+
+INSISTS_S = (1.5, 5.0)
+"""How long the store tries again by itself before it gives up."""
 
 Change = tuple[str, str, str | None, Any]
 """A server's id, vm_state and task_state now, and when it was deleted."""
@@ -37,6 +45,7 @@ class SimulatedDatabase:
         self.loop = loop
         self.faults = faults
         self.history = history
+        self.outage = Outage("database", loop, history)
         self.doom: Callable[[Life, float], None] = _nothing
         """Kills a life in so many seconds."""
         self.after_commit: list[Callable[[str], None]] = []
@@ -74,22 +83,29 @@ class SimulatedStore(Store):
 
     async def run(self, fn: TxFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         faults = self._database.faults
-        if faults.strikes("database.refuse"):
-            await asyncio.sleep(faults.between(0.01, 10))
-            raise Unavailable("The database is busy or cannot be reached: it was made so.")
+        await self._reach()
         result: T = await self._ask(fn, args, kwargs, reads=False)
         if faults.strikes("database.unknown"):
             await asyncio.sleep(faults.between(0.01, 10))
-            raise Unavailable("The database went away while it wrote: it is not known whether that was kept.")
+            raise Unavailable(_UNKNOWN)
         return result
 
     async def read(self, fn: TxFunction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        faults = self._database.faults
+        await self._reach()
+        result: T = await self._ask(fn, args, kwargs, reads=True)
+        return result
+
+    async def _reach(self) -> None:
+        faults, outage = self._database.faults, self._database.outage
         if faults.strikes("database.refuse"):
             await asyncio.sleep(faults.between(0.01, 10))
             raise Unavailable("The database is busy or cannot be reached: it was made so.")
-        result: T = await self._ask(fn, args, kwargs, reads=True)
-        return result
+        if faults.strikes("database.away"):
+            outage.begin(faults.between(*AWAY_S))
+        if outage.is_on:
+            await asyncio.sleep(faults.between(*INSISTS_S))
+            if outage.is_on:
+                raise Unavailable(_AWAY)
 
     async def _ask(self, fn: Callable[..., Any], args: Any, kwargs: Any, *, reads: bool) -> Any:
         loop, faults = self._database.loop, self._database.faults
@@ -114,28 +130,52 @@ class SimulatedStore(Store):
         # Whoever asked is gone: its connection may break before the database hears of it, or after.
         if (self._life.is_over or answer.done()) and (reads or not database.faults.strikes("database.late")):
             return
-        error: Exception | None = None
+        error: Exception | None = Unavailable(_AWAY) if database.outage.is_on else None
         result = None
         database.changes.clear()
-        try:
-            result = self._alone(work, begin="BEGIN" if reads else "BEGIN IMMEDIATE")
-        except Exception as raised:
-            error = raised
+        if error is None:
+            attempt = partial(_in_vain, work) if database.faults.strikes("database.again") else work
+            try:
+                result = self._alone(attempt, begin="BEGIN" if reads else "BEGIN IMMEDIATE")
+            except _RolledBack:
+                if database.faults.one_of(2):
+                    database.history.add("rolled back, and run again", name, "for", self._life.name)
+                    pause = database.faults.between(0.005, 0.5)
+                    database.loop.later(pause, self._begin, work, name, answer, reads)
+                    return
+                error = Unavailable("The database is busy or cannot be reached: it rolled back at COMMIT.")
+            except Exception as raised:
+                error = raised
         if not reads:
             database.history.add("commit" if error is None else "rollback", name, "for", self._life.name)
             if error is None:
                 for hook in database.after_commit:
                     hook(name)
-        database.loop.later(database.faults.latency(), _answer, answer, result, error)
+        database.loop.later(database.faults.latency(), self._answer, answer, result, error, database.outage.number)
+
+    def _answer(self, answer: "asyncio.Future[Any]", result: Any, error: Exception | None, outages: int) -> None:
+        if answer.done():
+            return
+        if error is None and outages != self._database.outage.number:
+            error = Unavailable(_UNKNOWN)
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)
 
 
-def _answer(answer: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
-    if answer.done():
-        return
-    if error is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(result)
+_AWAY = "The database is busy or cannot be reached: it is being started again."
+
+_UNKNOWN = "The database went away while it wrote: it is not known whether that was kept."
+
+
+class _RolledBack(Exception):
+    """All was done, and nothing is kept."""
+
+
+def _in_vain(work: Callable[[Tx], Any], tx: Tx) -> Any:
+    work(tx)
+    raise _RolledBack
 
 
 def _name(fn: Callable[..., Any]) -> str:

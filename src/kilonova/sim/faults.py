@@ -35,11 +35,14 @@ RATES: Final[Mapping[str, float]] = {
     "database.late": 0.5,
     "database.slow": 0.01,
     "database.held": 0.003,
+    "database.away": 1 / 4000,
+    "database.again": 0.01,
     "driver.fail": 0.05,
     "driver.fail_after": 0.02,
     "driver.slow": 0.04,
     "driver.hang": 0.005,
     "driver.goes_on": 0.3,
+    "driver.broken": 1 / 600,
     "hosts.lose_power": 1 / 2000,
     "hosts.die": 1 / 10000,
     "hosts.lose_guest": 1 / 20000,
@@ -54,13 +57,16 @@ it go on; ``messages.cut_off`` (per message) keeps a process from the broker for
 ``messages.again`` is a command that its agent gets once more, long after, when it has died and forgotten the first;
 ``messages.broker_dies`` (per message) cuts off all, loses what is on its way and hands out again what was not
 acknowledged; ``database.held`` is a transaction that a network kept for longer than any lease;
-``database.late`` is per transaction whose caller goes away before it was begun; ``driver.goes_on`` is a call that the
-hypervisor ends even if its agent is killed."""
+``database.late`` is per transaction whose caller goes away before it was begun; ``database.away`` (per transaction)
+refuses everybody for a while, as a database that is started again does; ``database.again`` is a transaction that is
+rolled back when all of it was done, and then is told so, or is run once more; ``driver.goes_on`` is a call that the
+hypervisor ends even if its agent is killed; ``driver.broken`` (per call) lets a host's hypervisor, its network tools or
+both refuse everything for minutes, while its agent lives."""
 
 PER_LOAD: Final = frozenset(
     {
         *("kill.conductor", "kill.scheduler", "kill.api", "kill.at_write", "kill.at_message"),
-        *("pauses.conductor", "pauses.scheduler", "pauses.api", "messages.broker_dies"),
+        *("pauses.conductor", "pauses.scheduler", "pauses.api", "messages.broker_dies", "database.away"),
     }
 )
 """Kinds whose occasions grow with the whole cloud: services that many servers share would never live long enough to

@@ -15,6 +15,7 @@ from kilonova.sim.clock import SimulatedClock
 from kilonova.sim.commands import epoch_of_command
 from kilonova.sim.faults import Faults, number_from
 from kilonova.sim.loop import SimulatedLoop, current_life
+from kilonova.sim.outages import HostOutages
 from kilonova.virt.fake.driver import FakeDriver
 from kilonova.virt.fake.options import FakeOptions
 
@@ -25,10 +26,20 @@ LOCK_S = 30.0
 class SimulatedHypervisor(FakeDriver):
     """One host's. The agent's next life finds the guests that the last one left, half-made ones among them."""
 
-    def __init__(self, host: str, options: FakeOptions, loop: SimulatedLoop, faults: Faults, *, seed: int) -> None:
+    def __init__(
+        self,
+        host: str,
+        options: FakeOptions,
+        loop: SimulatedLoop,
+        faults: Faults,
+        outages: HostOutages,
+        *,
+        seed: int,
+    ) -> None:
         ids = SeededIds(number_from(seed, "hypervisor", host))
         super().__init__(host, options, SimulatedClock(loop), ids)
         self._troubles = faults
+        self._outages = outages
         self._loop = loop
         self.troubled: set[str] = set()
         """Servers whose guest was hit by a fault: it may be otherwise than its record for a while."""
@@ -132,9 +143,12 @@ class SimulatedHypervisor(FakeDriver):
     def _strikes(self, kind: str) -> bool:
         if not self._troubles.strikes(kind):
             return False
+        self._note_trouble()
+        return True
+
+    def _note_trouble(self) -> None:
         if server_id := _server.get():
             self.troubled.add(server_id)
-        return True
 
     def _fail_after(self, operation: str, server_id: str) -> None:
         if self._troubles.strikes("driver.fail_after"):
@@ -142,16 +156,25 @@ class SimulatedHypervisor(FakeDriver):
             raise HypervisorUnavailable(f"{operation} was done, but the hypervisor's answer was lost.")
 
     async def _meet(self, operation: str, delay_s: float, failures: float) -> None:
+        faults, outages = self._troubles, self._outages
+        outages.maybe_begin()
+        if not await outages.guests.is_met():
+            await self._take_time(operation, delay_s, failures)
+        if outages.guests.is_on:  # or it began meanwhile
+            self._note_trouble()
+            raise HypervisorUnavailable(f"The hypervisor does not answer to {operation}: it is broken.")
+        if self._strikes("driver.fail"):
+            if operation == "spawn" and faults.one_of(2):
+                raise GuestRejected("The hypervisor refuses this guest: it was made so.")
+            raise HypervisorUnavailable(f"The hypervisor does not answer to {operation}: it was made so.")
+
+    async def _take_time(self, operation: str, delay_s: float, failures: float) -> None:
         faults = self._troubles
         if self._strikes("driver.slow"):
             await asyncio.sleep(faults.between(5, 300))
         if self._strikes("driver.hang"):
             await asyncio.sleep(faults.between(100, 700))
         await super()._meet(operation, delay_s, failures)
-        if self._strikes("driver.fail"):
-            if operation == "spawn" and faults.one_of(2):
-                raise GuestRejected("The hypervisor refuses this guest: it was made so.")
-            raise HypervisorUnavailable(f"The hypervisor does not answer to {operation}: it was made so.")
 
 
 _server: ContextVar[str] = ContextVar("server_of_this_operation", default="")

@@ -44,6 +44,7 @@ from kilonova.sim.history import History
 from kilonova.sim.hypervisor import SimulatedHypervisor
 from kilonova.sim.loop import Life, SimulatedLoop
 from kilonova.sim.networks import SimulatedNetworks
+from kilonova.sim.outages import HostOutages
 from kilonova.tasks.engine import Engine
 
 API_URL = "http://api.simulated"
@@ -201,8 +202,11 @@ class HostMachine(Machine):
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
-        self.hypervisor = SimulatedHypervisor(name, world.hardware.host, world.loop, world.faults, seed=world.seed)
-        self.networks = SimulatedNetworks(world.faults)
+        outages = HostOutages(name, world.loop, world.faults, world.history)
+        self.hypervisor = SimulatedHypervisor(
+            name, world.hardware.host, world.loop, world.faults, outages, seed=world.seed
+        )
+        self.networks = SimulatedNetworks(world.faults, outages)
         self._epochs: dict[str, int] = {}
         self._agent_id = SeededIds(number_from(world.seed, "agent", name)).uuid()
 
