@@ -158,9 +158,11 @@ class SimulatedHypervisor(FakeDriver):
     async def _meet(self, operation: str, delay_s: float, failures: float) -> None:
         faults, outages = self._troubles, self._outages
         outages.maybe_begin()
-        if not await outages.guests.is_met():
+        if outages.refuses(operation):
+            await outages.guests.take_time()
+        else:
             await self._take_time(operation, delay_s, failures)
-        if outages.guests.is_on:  # or it began meanwhile
+        if outages.refuses(operation):  # or it began meanwhile
             self._note_trouble()
             raise HypervisorUnavailable(f"The hypervisor does not answer to {operation}: it is broken.")
         if self._strikes("driver.fail"):

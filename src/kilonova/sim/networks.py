@@ -36,7 +36,9 @@ class SimulatedNetworks(FakeNetworks):
     async def _meet(self, operation: str) -> None:
         faults, outages = self._faults, self._outages
         outages.maybe_begin()
-        if not await outages.networks.is_met():
+        if outages.networks.is_on:
+            await outages.networks.take_time()
+        else:
             await self._take_time()
         if outages.networks.is_on:  # or it began meanwhile
             raise NetworkFailed(f"No tool does what {operation} needs: this host's are broken.")

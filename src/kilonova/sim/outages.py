@@ -13,6 +13,9 @@ SLOW_TO_REFUSE_S = 20.0
 """The longest that something waits before it refuses."""
 
 
+_LOOKS = frozenset({"start", "report", "list_guests"})
+
+
 class Outage:
     """Of one thing: whole, until somebody lets it begin."""
 
@@ -42,12 +45,9 @@ class Outage:
         if not self.is_on:
             self._history.add("is whole again:", self._what)
 
-    async def is_met(self) -> bool:
-        """Whether it refuses, once it has taken its time for that."""
-        if not self.is_on:
-            return False
+    async def take_time(self) -> None:
+        """What it takes to refuse."""
         await asyncio.sleep(self._refuses_after_s)
-        return True
 
 
 class HostOutages:
@@ -56,7 +56,12 @@ class HostOutages:
     def __init__(self, host: str, loop: SimulatedLoop, faults: Faults, history: History) -> None:
         self.guests = Outage(f"hypervisor of {host}", loop, history)
         self.networks = Outage(f"network tools of {host}", loop, history)
+        self._can_look = False
         self._faults = faults
+
+    def refuses(self, operation: str) -> bool:
+        """Whether the hypervisor does not do this now. Some still tell what there is, and change nothing."""
+        return self.guests.is_on and not (self._can_look and operation in _LOOKS)
 
     def maybe_begin(self) -> None:
         """Asked at each call of a driver: guests', networks', or both together may break now."""
@@ -67,6 +72,7 @@ class HostOutages:
         refuses_after_s = faults.between(0, SLOW_TO_REFUSE_S) if faults.one_of(2) else 0.0
         which = faults.one_of(3)
         if which != 0:
+            self._can_look = faults.one_of(2) == 0
             self.guests.begin(seconds, refuses_after_s=refuses_after_s)
         if which != 1:
             self.networks.begin(seconds, refuses_after_s=refuses_after_s)
