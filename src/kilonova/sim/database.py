@@ -131,7 +131,7 @@ class SimulatedStore(Store):
         if (self._life.is_over or answer.done()) and (reads or not database.faults.strikes("database.late")):
             return
         error: Exception | None = Unavailable(_AWAY) if database.outage.is_on else None
-        result = None
+        result, outages = None, database.outage.number
         database.changes.clear()
         if error is None:
             attempt = partial(_in_vain, work) if database.faults.strikes("database.again") else work
@@ -151,7 +151,7 @@ class SimulatedStore(Store):
             if error is None:
                 for hook in database.after_commit:
                     hook(name)
-        database.loop.later(database.faults.latency(), self._answer, answer, result, error, database.outage.number)
+        database.loop.later(database.faults.latency(), self._answer, answer, result, error, outages)
 
     def _answer(self, answer: "asyncio.Future[Any]", result: Any, error: Exception | None, outages: int) -> None:
         if answer.done():
