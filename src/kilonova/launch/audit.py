@@ -46,7 +46,7 @@ async def audit(config: Config) -> Audited:
     """
     store = _store(config)
     try:
-        async with _asking(config) as ask:
+        async with asking(config) as ask:
             return await look_at(store, SystemClock(), ask, again_s=config.get(ConductorOptions).invariant_check_again)
     finally:
         await store.close()
@@ -63,8 +63,8 @@ def _store(config: Config) -> Store:
 
 
 @asynccontextmanager
-async def _asking(config: Config) -> AsyncIterator[Ask]:
-    """How agents are asked."""
+async def asking(config: Config) -> AsyncIterator[Ask]:
+    """How the agents of the cloud that this configuration is of are asked."""
     options = config.get(DeploymentOptions)
     if not options.transport_url or options.transport_url.startswith("memory:"):
         yield partial(_ask_process, Path(options.state_path))
