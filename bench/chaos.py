@@ -3,10 +3,11 @@
     python bench/chaos.py [--servers 1000] [--seed 1] [--every 1] [--quiet-within 30] [--json FILE]
 
 Two apis, two conductors, two schedulers and four hosts as processes on RabbitMQ and PostgreSQL. One of them at random
-is killed -9 every second, come what may, until all boots (then: all deletes) are over, and started again; the broker
-and the database are killed once while servers are created, the broker once more while they are deleted. Users repeat
-what was not answered, under an Idempotency-Key. "Quiet" is how long after the last kill no task was live and all was in
-order, by the database and by what every agent shows of its guests.
+is killed -9 every second until all boots (then: all deletes) are over, and started again; one that was killed before it
+was up has no further turn until it is, for starting takes a second of a processor's time. The broker and the database
+are killed once while servers are created, the broker once more while they are deleted. Users repeat what was not
+answered, under an Idempotency-Key. "Quiet" is how long after the last kill no task was live and all was in order, by
+the database and by what every agent shows of its guests.
 
 Fails, and says why, unless each request made one server, all of them are ACTIVE (once deleted: gone), none is in ERROR,
 nothing is stuck, leaked, doubled, lost or odd, and quiet came within 30 s of the last kill.

@@ -112,7 +112,8 @@ class Look:
 class Fire:
     """Kills a random service every `every_s` seconds and starts it again, and now and then the broker or the database.
 
-    The beat is steady: it goes on while a service comes up, and while the broker or the database is away.
+    The beat is steady: it goes on while a service comes up, and while the broker or the database is away. A service
+    that was killed before it was up is spared until it is: else none would ever be where processors are scarce.
 
     Args:
         disasters: what else happens, in this order, each after so many kills of services; not before the one before it
@@ -134,6 +135,7 @@ class Fire:
         self._every_s = every_s
         self._disasters = list(disasters)
         self._stop = threading.Event()
+        self._spared: set[str] = set()
         self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._kill, self._strike)]
         self.kills = 0
         self.last_kill = 0.0
@@ -171,12 +173,20 @@ class Fire:
     def _kill(self) -> None:
         due = time.monotonic() + self._every_s
         while not self._stop.wait(max(0.0, due - time.monotonic())):
-            service = self._cloud.services[self._chance.choice(self._victims)]
+            due = max(due + self._every_s, time.monotonic())
+            self._spared = {name for name in self._spared if not self._is_up(name)}
+            if not (victims := [name for name in self._victims if name not in self._spared]):
+                continue
+            service = self._cloud.services[name := self._chance.choice(victims)]
+            if not self._is_up(name):
+                self._spared.add(name)
             service.kill()
             self.kills += 1
             self.last_kill = time.monotonic()
             service.restart()
-            due = max(due + self._every_s, time.monotonic())
+
+    def _is_up(self, name: str) -> bool:
+        return ": up on " in self._cloud.services[name].said()
 
     def _strike(self) -> None:
         for after, disaster in self._disasters:
