@@ -2,8 +2,9 @@
 
 What users do is safe to repeat: each creation carries a key of its own, and is asked for until somebody answers it.
 Afterwards the database and the hypervisors are looked at from outside: nothing may be stuck, leaked or doubled. There
-are two judges: the sums that are made here, with statements of their own, and the product's rules
-(`kilonova.conductor.invariants`), handed what is read straight from the database.
+are two judges: the sums that are made here, with statements of their own and the hypervisors' own files or processes,
+and the product's rules (`kilonova.conductor.invariants`), handed what is read straight from the database and what
+agents show of their guests, their power states included.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,11 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
+from kilonova.base.config import Config
+from kilonova.conductor.hypervisors import Seen
 from kilonova.conductor.invariants import HARMS, always, at_rest
+from kilonova.launch.audit import asking
+from kilonova.model.errors import Unavailable
 from kilonova.store.engine import Store
 from kilonova.store.queries import allocations
 from kilonova.store.queries.invariants import books
@@ -54,6 +59,15 @@ port = 10000
 [network]
 flat_cidr = 10.77.0.0/16
 """
+
+
+ANSWER_S = 5.0
+"""Seconds in which all agents have to answer a look at the end; it is repeated until they do."""
+
+
+PATIENCE_S = 600.0
+"""Seconds for which a user repeats one request. Long: a kill each second takes a processor of its own for starting
+again what died, and where others need it too, all APIs may be away for a while."""
 
 
 @dataclass
@@ -98,8 +112,12 @@ class Look:
 class Fire:
     """Kills a random service every `every_s` seconds and starts it again, and now and then the broker or the database.
 
+    The beat is steady: it goes on while a service comes up, and while the broker or the database is away. A service
+    that was killed before it was up is spared until it is: else none would ever be where processors are scarce.
+
     Args:
-        disasters: what else happens, in this order, each after so many kills of services.
+        disasters: what else happens, in this order, each after so many kills of services; not before the one before it
+            is over.
         victims: beginnings of the names of the services that are killed; empty: any.
     """
 
@@ -108,7 +126,7 @@ class Fire:
         cloud: Deployment,
         seed: int,
         every_s: float,
-        disasters: list[tuple[int, Callable[[], None]]],
+        disasters: Sequence[tuple[int, Callable[[], None]]],
         victims: tuple[str, ...] = ("",),
     ) -> None:
         self._victims = sorted(name for name in cloud.services if name.startswith(victims))
@@ -117,13 +135,17 @@ class Fire:
         self._every_s = every_s
         self._disasters = list(disasters)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._spared: set[str] = set()
+        self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._kill, self._strike)]
         self.kills = 0
         self.last_kill = 0.0
+        """When the last service was killed, or the broker or the database was back, whichever was later."""
         self.failure: BaseException | None = None
 
     def __enter__(self) -> "Fire":
-        self._thread.start()
+        self.last_kill = time.monotonic()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def wait_for_kills(self, count: int) -> None:
@@ -131,28 +153,47 @@ class Fire:
         while self.kills < count and self.failure is None:
             time.sleep(0.1)
 
+    def wait_for_disasters(self) -> None:
+        """Return once broker and database were restarted as often as they shall be."""
+        self._threads[1].join()
+
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         if self.failure is not None:
             raise self.failure
 
-    def _run(self) -> None:
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            while not self._stop.wait(self._every_s):
-                if self._disasters and self.kills >= self._disasters[0][0]:
-                    self._disasters.pop(0)[1]()
-                name = self._chance.choice(self._victims)
-                service = self._cloud.services[name]
-                service.kill()
-                self.kills += 1
-                self.last_kill = time.monotonic()
-                service.restart()
-            while self._disasters:  # the users were faster
-                self._disasters.pop(0)[1]()
-                self.last_kill = time.monotonic()
+            work()
         except BaseException as error:
             self.failure = error
+
+    def _kill(self) -> None:
+        due = time.monotonic() + self._every_s
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            due = max(due + self._every_s, time.monotonic())
+            self._spared = {name for name in self._spared if not self._is_up(name)}
+            if not (victims := [name for name in self._victims if name not in self._spared]):
+                continue
+            service = self._cloud.services[name := self._chance.choice(victims)]
+            if not self._is_up(name):
+                self._spared.add(name)
+            service.kill()
+            self.kills += 1
+            self.last_kill = time.monotonic()
+            service.restart()
+
+    def _is_up(self, name: str) -> bool:
+        return ": up on " in self._cloud.services[name].said()
+
+    def _strike(self) -> None:
+        for after, disaster in self._disasters:
+            while self.kills < after and not self._stop.is_set() and self.failure is None:
+                time.sleep(0.05)
+            disaster()
+            self.last_kill = time.monotonic()
 
 
 class Chaos:
@@ -162,6 +203,7 @@ class Chaos:
         self.cloud = cloud
         self.agents = agents
         self._ports = (cloud.port, second_port)
+        self._http = httpx.Client(timeout=30, trust_env=False)  # one for all: each costs as much as a request
 
     def start(self) -> None:
         """All processes, up."""
@@ -213,11 +255,11 @@ class Chaos:
     def _insist(self, number: int, method: str, path: str, wanted: set[int], **more: Any) -> httpx.Response:
         """Repeat a request at one API and the other, as a patient client does, until it is answered."""
         headers = {"X-Auth-Token": self.token, "OpenStack-API-Version": "compute 2.96", **more.pop("headers", {})}
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + PATIENCE_S
         for turn in range(10_000):
             url = f"http://127.0.0.1:{self._ports[(number + turn) % 2]}/compute/v2.1{path}"
             try:
-                answer = httpx.request(method, url, headers=headers, timeout=30, **more)
+                answer = self._http.request(method, url, headers=headers, **more)
             except httpx.TransportError as error:
                 told = repr(error)
             else:
@@ -228,6 +270,28 @@ class Chaos:
             assert time.monotonic() < deadline, f"{method} {path} is not answered: {told}"
             time.sleep(0.2)
         raise AssertionError("unreachable")
+
+    def until_done(self, fire: Fire, *, within_s: float) -> None:
+        """Wait, under fire, until broker and database were restarted and all that was asked for is over.
+
+        Raises:
+            TimeoutError: things are not over by then, though all that is killed comes back.
+        """
+        store = Store.open(self.cloud.database, inline=True)
+        deadline = time.monotonic() + within_s
+        live = ["unknown"]
+        while live:
+            if time.monotonic() > deadline or fire.failure is not None:
+                raise TimeoutError(f"{len(live)} tasks are not over in {within_s:g} s: {live[:5]}") from fire.failure
+            time.sleep(0.25)
+            try:
+                live = store.run_now(_live_tasks)
+            except (Unavailable, sa.exc.DBAPIError) as error:  # it is being restarted
+                live = [str(error)]
+            if not live:
+                fire.wait_for_disasters()
+                live = store.run_now(_live_tasks)
+        store.engine.dispose()
 
     # ---- what is left ----------------------------------------------------------------------------------------
 
@@ -252,6 +316,18 @@ class Chaos:
             for server_id in Journal(path).read():
                 yield server_id, path.parent.name
 
+    async def shown(self) -> Seen:
+        """What agents say that hypervisors have."""
+        hosts = [f"host{number}" for number in range(1, self.agents + 1)]
+        try:
+            async with (
+                asyncio.timeout(ANSWER_S),
+                asking(Config(overrides={"DEFAULT": {"transport_url": self.cloud.transport}})) as ask,
+            ):
+                return await ask(hosts)
+        except TimeoutError:
+            return Seen({}, dict.fromkeys(hosts, f"no answer in {ANSWER_S:g} s"))
+
     def _look(self, store: Store) -> Look:
         look, rows = Look(), store.run_now(_rows)
         where: dict[str, list[str]] = {}
@@ -275,7 +351,9 @@ class Chaos:
         look_at_quota(rows, look)
         look.leaked += [f"drift {line}" for line in store.run_now(allocations.drift)]
         now = asyncio.run(store.read(books))  # one snapshot
-        for violation in (*always(now), *at_rest(now, {})):
+        seen = asyncio.run(self.shown())
+        look.stuck += [f"agent of {agent_host}: {cause}" for agent_host, cause in seen.unseen.items()]
+        for violation in (*always(now), *at_rest(now, seen.guests)):
             getattr(look, violation.harm).append(str(violation))
         return look
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kilonova.base.log_lines import printable
+from kilonova.launch.running import running
 
 LISTED: Final = 50
 """Rows of a table that are shown."""
@@ -38,7 +39,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print; 1 if no process answers."""
-    asked = [(args.url, args.url)] if args.url else list(_processes(args.state, args.service))
+    complain = partial(print, file=sys.stderr)
+    there = () if args.url else running(args.state, service=args.service, complain=complain)
+    asked = [(args.url, args.url)] if args.url else [(str(process), process.url) for process in there]
     found = []
     for name, url in asked:
         try:
@@ -64,23 +67,6 @@ def run(args: argparse.Namespace) -> int:
     for process in found:
         show(console, process, config=args.config)
     return 0
-
-
-def _processes(state: Path, service: str | None) -> Iterator[tuple[str, str]]:
-    """Name and URL of each process that has said where it answers."""
-    for file in sorted((state / "run").glob("*.json")):
-        try:
-            told = json.loads(file.read_text())
-            services, url, pid = told["services"], str(told["url"]), int(told["pid"])
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            print(f"{file} cannot be read: {error}. It is left out.", file=sys.stderr)
-            continue
-        if service and service not in services:
-            continue
-        if not Path(f"/proc/{pid}").exists():
-            print(f"{', '.join(services)} (pid {pid}) is dead, and left {file} behind.", file=sys.stderr)
-            continue
-        yield f"{', '.join(services)} (pid {pid})", url
 
 
 def show(console: Console, process: dict[str, Any], *, config: bool = False) -> None:

@@ -21,6 +21,9 @@ The same seed is the same run, event for event: equal seeds print equal history 
 shorter by itself, and the command that replays the short one is told.
 """
 
+SHOWN = 50
+"""Broken rules that are told one by one; their number counts all."""
+
 _EPILOG = """\
 examples:
   kilonova simulate --hosts 4 --servers 8 --seed 7              one small cloud; what happened to it
@@ -185,9 +188,9 @@ def _told(args: argparse.Namespace, results: "list[Result]", wall_s: float) -> d
 
 
 def _counted(told: dict[str, Any]) -> dict[str, Any]:
-    """`violations` as a number, like what stands beside it; what they were, as `broken_rules`."""
+    """`violations` as a number, like what stands beside it; what the first of them were, as `broken_rules`."""
     broken = told["violations"]
-    return told | {"violations": len(broken), "broken_rules": broken}
+    return told | {"violations": len(broken), "broken_rules": broken[:SHOWN]}
 
 
 def _shrink(failing: "Result", plan: "Plan", most: int) -> dict[str, Any]:
@@ -204,7 +207,7 @@ def _shrink(failing: "Result", plan: "Plan", most: int) -> dict[str, Any]:
         "faults": sum(result.struck.values()),
         "servers": best.servers,
         "hosts": best.hosts,
-        "broken_rules": result.violations,
+        "broken_rules": result.violations[:SHOWN],
         "history_hash": result.history_hash,
     }
 

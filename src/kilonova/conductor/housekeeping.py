@@ -29,8 +29,17 @@ class ConductorOptions:
     """Days after which the scheduler's stored decisions, and with them their explanations, are forgotten."""
 
     invariant_check_interval: float = 600.0
-    """Seconds between two looks at whether the books agree (claims, quota, ports, tasks): ``kilonova_invariant_drift``
-    in ``/metrics``. Each look reads all servers once. 0: never; ``kilonova doctor --invariants`` looks at any time."""
+    """Seconds between two looks at whether the books agree with themselves (claims, quota, ports, tasks) and with what
+    hypervisors run: ``kilonova_invariant_drift`` in ``/metrics``. Each look reads all servers once, and asks the agent
+    of each host once. 0: never; ``kilonova doctor --invariants`` looks at any time."""
+
+    invariant_check_hosts_at_once: int = 16
+    """Hosts that are asked for their guests at the same time in such a look. 0: none is asked, only the books are
+    looked at."""
+
+    invariant_check_again: float = 65.0
+    """Seconds after which guests that are otherwise than the books say are looked at once more: only what is the same
+    both times counts. Somewhat more than two of ``[compute] sync_power_state_interval``: agents mend by then."""
 
     keep_service_events_days: float = 90.0
     """Days after which it is forgotten when services came and went."""

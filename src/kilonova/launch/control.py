@@ -1,5 +1,11 @@
 """Start the services that have the database: api, conductor, scheduler. Agents never import this."""
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
 from kilonova.api.http.app import HttpOptions, make_app
 from kilonova.api.http.server import HttpServer, ServerOptions
 from kilonova.base.log import bind, get_logger
@@ -9,6 +15,7 @@ from kilonova.conductor.audit import Audit
 from kilonova.conductor.endpoint import ConductorEndpoint
 from kilonova.conductor.hands import Hands
 from kilonova.conductor.housekeeping import ConductorOptions, Housekeeping
+from kilonova.conductor.hypervisors import ask_agents, hosts_to_ask
 from kilonova.conductor.liveness import Liveness, LivenessOptions
 from kilonova.conductor.network_news import EVERY_S, NetworkNews
 from kilonova.conductor.tasks import KINDS
@@ -104,12 +111,27 @@ async def start_conductor(process: Process, store: Store, *, api_url: str, alone
         housekeeping = Housekeeping(store, clock, config.get(ConductorOptions), config.get(TaskOptions))
         housekeeping.start()
         process.at_end(housekeeping.stop)
-        check_s = config.get(ConductorOptions).invariant_check_interval
-        if check_s > 0:
-            process.repeat("conductor.audit", check_s, Audit(store, clock, process.readiness.registry).look)
+        _start_audit(process, store)
     endpoint = ConductorEndpoint(store, clock, ids, engine, liveness)
     await process.serve(ConductorAPI, endpoint, service="conductor")
     return engine
+
+
+def _start_audit(process: Process, store: Store) -> None:
+    options = process.config.get(ConductorOptions)
+    at_once = options.invariant_check_hosts_at_once
+    ask = partial(ask_agents, compute=process.calls.compute, at_once=at_once) if at_once > 0 else None
+    again_s = options.invariant_check_again
+    audit = Audit(store, process.clock, process.readiness.registry, ask, again_s=again_s)
+    if options.invariant_check_interval > 0:
+        process.repeat("conductor.audit", options.invariant_check_interval, audit.look)
+
+
+async def guests_shown(process: Process, store: Store, hosts: Sequence[str]) -> Any:
+    """What the agents of these hosts show (none named: of all that are up), for who cannot ask them himself."""
+    up, _ = await store.read(hosts_to_ask)
+    wanted = [host for host in up if host in {*hosts}] if hosts else up
+    return msgspec.to_builtins(await ask_agents(wanted, process.calls.compute))
 
 
 async def start_scheduler(process: Process, store: Store) -> None:

@@ -238,10 +238,18 @@ async def check_invariants(config: Config) -> list[Finding]:
     except Unavailable as error:
         return [Finding("invariants", "fail", error.message, "Give the configuration of the cloud, or its --state.")]
     findings = [
-        Finding("invariants", "warn", text, "Guests are compared only where agents answer.") for text in found.unseen
+        Finding(
+            "invariants",
+            "warn",
+            f"{host}: {cause}",
+            "What its hypervisor runs is not known: look again once it answers.",
+        )
+        for host, cause in sorted(found.unseen.items())
     ]
     findings += [
-        Finding("invariants", "fail", str(violation), "Look again in a minute: what is not mended by then is a bug.")
+        Finding(
+            "invariants", "fail", str(violation), "Nothing mends it by itself: a defect. Keep the logs, and tell of it."
+        )
         for violation in found.violations
     ]
     if not found.violations:

@@ -13,7 +13,7 @@ from kilonova.base.log import get_logger
 from kilonova.conductor.liveness import LivenessOptions
 from kilonova.launch.addresses import Address
 from kilonova.launch.agents import Agents, choose_virt
-from kilonova.launch.control import answers, open_store, start_api, start_conductor, start_scheduler
+from kilonova.launch.control import answers, guests_shown, open_store, start_api, start_conductor, start_scheduler
 from kilonova.launch.heartbeats import start_heartbeats
 from kilonova.launch.operations import Operations, OperationsOptions
 from kilonova.launch.options import UpOptions
@@ -64,6 +64,7 @@ class EmbeddedCloud:
         self._operations.add_check("database", partial(store.read, answers))
         engine = await start_conductor(process, store, api_url=self.url, alone=True)
         self._operations.add_section("tasks", engine.look)
+        self._operations.add_answer("/guests", partial(guests_shown, process, store))
         await start_scheduler(process, store)
         self.cloud = await start_api(process, store, self.listen, alone=True)
         beat_s = process.config.get(LivenessOptions).report_interval

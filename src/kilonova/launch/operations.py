@@ -1,5 +1,8 @@
 """What every process tells operators of itself, on loopback: ``/healthz``, ``/readyz``, ``/metrics``, ``/inspect``.
 
+A process with a conductor also answers ``/guests``: what its agents' hypervisors run, for `kilonova doctor`, which
+cannot ask the agents of another process that has its queue in memory.
+
 Where it listens stands in a file below the state directory, so that `kilonova inspect` finds every process of a
 machine. It is a server of its own and not the API's: agents have no API, and users have no business here.
 """
@@ -8,10 +11,11 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import parse_qs
 
 import msgspec
 import orjson
@@ -39,6 +43,7 @@ LAG_EVERY_S = 0.5
 
 Check = Callable[[], Awaitable[object]]
 Section = Callable[[], Any]
+Answer = Callable[[Sequence[str]], Awaitable[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +53,9 @@ class OperationsOptions:
     section: ClassVar[str] = "operations"
 
     listen: str = "127.0.0.1:0"
-    """Where each process answers ``/healthz``, ``/readyz``, ``/metrics`` and ``/inspect``; port 0 is any free one, to
-    be found in ``STATE/run``. Anybody who reaches it can read it: leave it on loopback, or behind a firewall."""
+    """Where each process answers ``/healthz``, ``/readyz``, ``/metrics``, ``/inspect`` and, with a conductor in it,
+    ``/guests``; port 0 is any free one, to be found in ``STATE/run``. Anybody who reaches it can read it: leave it on
+    loopback, or behind a firewall."""
 
 
 class LoopIsLate(Exception):
@@ -72,6 +78,7 @@ class Operations:
             "waiting in the event loop": _coroutines,
             "config": process.config.shown,
         }
+        self._answers: dict[str, Answer] = {}
         self._http = HttpServer(self, listen.host, listen.port, ServerOptions())
         self._file = process.state.root / "run" / f"{process.host}-{process.name}.json"
         registry = process.readiness.registry
@@ -95,6 +102,10 @@ class Operations:
     def add_section(self, name: str, section: Section) -> None:
         """Something to look at: a list of objects, or one."""
         self._sections[name] = section
+
+    def add_answer(self, path: str, answer: Answer) -> None:
+        """What is told at a path of its own, handed the values of `host` in the query: it may take a while."""
+        self._answers[path] = answer
 
     async def start(self) -> None:
         """Listen until the process ends.
@@ -193,8 +204,12 @@ class Operations:
                 body = exposition(self._process.readiness.registry)
             case "/inspect":
                 body = orjson.dumps(await self.inspect(), default=str)
+            case path if path in self._answers:
+                hosts = parse_qs(scope.get("query_string", b"").decode(errors="replace")).get("host", [])
+                status, body = await _answered(self._answers[path], hosts)
             case _:
-                status, body = 404, orjson.dumps({"paths": ["/healthz", "/readyz", "/metrics", "/inspect"]})
+                paths = ["/healthz", "/readyz", "/metrics", "/inspect", *self._answers]
+                status, body = 404, orjson.dumps({"paths": paths})
         headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -214,6 +229,13 @@ async def _cause(check: Check) -> str:
     except Exception as error:  # whatever a check meets is an answer
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+async def _answered(answer: Answer, hosts: Sequence[str]) -> tuple[int, bytes]:
+    try:
+        return 200, orjson.dumps(await answer(hosts))
+    except CloudError as error:
+        return 503, orjson.dumps({"cause": error.message})
 
 
 def _coroutines() -> list[dict[str, Any]]:

@@ -104,6 +104,7 @@ class ServiceProcess:
         if "conductor" in self.services:
             engine = await control.start_conductor(process, store, api_url=api_url, alone=False)
             self.operations.add_section("tasks", engine.look)
+            self.operations.add_answer("/guests", partial(control.guests_shown, process, store))
         if "scheduler" in self.services:
             await control.start_scheduler(process, store)
         if "api" in self.services:

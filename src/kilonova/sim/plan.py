@@ -71,6 +71,6 @@ class Result:
     leaked: int
     doubled: int
     violations: list[str]
-    """What was found, the first of each kind; empty: all is as promised."""
+    """What was found, once for each rule and what broke it; empty: all is as promised."""
     history_hash: str
     wall_s: float

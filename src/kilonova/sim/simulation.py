@@ -354,7 +354,7 @@ class Simulation:
             stuck=harms["stuck"],
             leaked=harms["leaked"],
             doubled=harms["doubled"],
-            violations=texts[:50],
+            violations=texts,
             history_hash=self.history.hash,
             wall_s=round(wall_s, 3),
         )

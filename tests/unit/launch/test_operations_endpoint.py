@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,21 @@ async def test_a_check_that_fails_is_named_with_its_cause(watched: Watched, faul
     watched.operations.add_check("database", check)
     answer = await watched.ask("/readyz")
     assert answer.status_code == 503 and answer.json()["waiting_for"] == {"database": told}
+
+
+async def test_what_is_told_at_a_path_of_its_own(watched: Watched) -> None:
+    async def answer(hosts: Sequence[str]) -> dict[str, list[str]]:
+        if "lost" in hosts:
+            raise Unavailable("no route")
+        return {"asked": list(hosts)}
+
+    assert (await watched.ask("/guests")).status_code == 404
+    watched.operations.add_answer("/guests", answer)
+    assert (await watched.ask("/guests?host=a&host=b")).json() == {"asked": ["a", "b"]}
+    assert (await watched.ask("/guests")).json() == {"asked": []}
+    failed = await watched.ask("/guests?host=lost")
+    assert failed.status_code == 503 and failed.json() == {"cause": "no route"}
+    assert "/guests" in (await watched.ask("/elsewhere")).json()["paths"]
 
 
 async def test_periodic_work_that_hangs_or_fails_is_seen(watched: Watched) -> None:
