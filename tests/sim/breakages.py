@@ -260,6 +260,67 @@ BREAKAGES = (
         rule="what was accepted is done, or says why not",
     ),
     Breakage(
+        "a stop says ACTIVE",
+        "What a task writes at its end is not what was ordered.",
+        (
+            Rewrite(
+                "conductor.tasks.power:_settle",
+                "vm_state=vm_state, power_state=power_state)",
+                "vm_state=VMState.ACTIVE, power_state=PowerState.RUNNING)",
+            ),
+        ),
+        seed=2,
+        rule="what is done is as it was ordered",
+    ),
+    Breakage(
+        "a rebuild keeps the image of before",
+        "The disk is made anew, of the image that the server had.",
+        (Rewrite("cloud.server_rebuild:rebuild", "image_id=image.id, progress=0", "progress=0"),),
+        rule="what is done is as it was ordered",
+    ),
+    Breakage(
+        "an order that failed leaves STOPPED",
+        "What could not be done, a stop among others, is written as if it had been.",
+        (
+            Rewrite(
+                "conductor.tasks.power:_leave_as_it_was",
+                "servers.become(tx, run.subject, at=at)",
+                "servers.become(tx, run.subject, at=at, vm_state=VMState.STOPPED)",
+            ),
+        ),
+        seed=8,
+        rule="what fails leaves a server as it was, or in error",
+    ),
+    Breakage(
+        "a failure that says nothing",
+        "An order comes to nothing, and its action does not say why.",
+        (
+            Rewrite(
+                "conductor.tasks.power:_leave_as_it_was",
+                'servers.fail_action(tx, task_id=run.task_id, message=f"{failure.step}: {failure.message}", at=at)',
+                "pass",
+            ),
+        ),
+        seed=8,
+        rule="what was accepted is done, or says why not",
+    ),
+    Breakage(
+        "every second restart is left out",
+        "An agent restarts a guest once, and says so of each later order.",
+        (
+            Rewrite(
+                "compute.endpoint:ComputeEndpoint.reboot",
+                "await self._driver.reboot(server_id, hard=hard, grace_s=grace_s)",
+                'done = vars(self).setdefault("done", set())\n'
+                "        if server_id not in done:\n"
+                "            await self._driver.reboot(server_id, hard=hard, grace_s=grace_s)\n"
+                "        done.add(server_id)",
+            ),
+        ),
+        seed=7,
+        rule="what was accepted is done, or says why not",
+    ),
+    Breakage(
         "no guard at the agent",
         "An agent obeys commands that are older than one it has seen.",
         (Rewrite("model.epochs:Epochs.enter", "if epoch < seat.epoch:", "if False:"),),

@@ -34,8 +34,8 @@ class SimulatedHypervisor(FakeDriver):
         """Servers whose guest was hit by a fault: it may be otherwise than its record for a while."""
         self.overtaken: dict[str, str] = {}
         """Server to an order that was carried out after a newer one: law 4 is broken."""
-        self.rebooted: set[str] = set()
-        """Servers whose guest was restarted by order."""
+        self.carried_out: set[tuple[str, int | None]] = set()
+        """Servers and epochs of orders that were carried out to their end."""
         self._newest: Counter[str] = Counter()
         self._going_on: dict[asyncio.Task[None], str] = {}
 
@@ -74,7 +74,6 @@ class SimulatedHypervisor(FakeDriver):
 
     async def reboot(self, server_id: str, *, hard: bool, grace_s: float = 60.0) -> None:
         await self._do(server_id, partial(super().reboot, server_id, hard=hard, grace_s=grace_s))
-        self.rebooted.add(server_id)
         self._fail_after("reboot", server_id)
 
     async def _do(self, server_id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -90,6 +89,7 @@ class SimulatedHypervisor(FakeDriver):
                 await self._in_the_world(server_id, work())
             else:
                 await work()
+            self.carried_out.add((server_id, epoch_of_command()))
         finally:
             _server.reset(inside)
 

@@ -25,6 +25,7 @@ from kilonova.sim.hardware import HARDWARE
 from kilonova.sim.history import History
 from kilonova.sim.loop import Life, SimulatedLoop, SimulationStuck
 from kilonova.sim.machines import ApiMachine, ConductorMachine, HostMachine, Machine, SchedulerMachine, World
+from kilonova.sim.outcomes import Outcomes
 from kilonova.sim.plan import Plan, Result
 from kilonova.sim.transitions import Watch
 from kilonova.sim.workload import IMAGES, Users
@@ -35,7 +36,6 @@ from kilonova.store.queries.invariants import (
     kinds_in_hand,
     named_twice,
     requests_with_tasks,
-    subjects_done,
     subjects_that_failed,
 )
 from kilonova.store.transactions import Tx
@@ -104,6 +104,7 @@ class Simulation:
         """Kind of task to the kills of who worked on one: a conductor, or the agent of its server's host."""
         self.quiet_after_s = 0.0
         self._watch = Watch()
+        self._outcomes = Outcomes(database.store, {host.name: host.hypervisor for host in self.hosts})
         self._violations: dict[tuple[str, str], Violation] = {}
         self.users = Users(
             self.world, self.apis, servers=plan.servers, span_s=plan.span_s, users=max(1, min(100, plan.servers // 4))
@@ -209,8 +210,11 @@ class Simulation:
     # ---- looking --------------------------------------------------------------------------------------------
 
     def _see_changes(self, _: str) -> None:
-        if changes := self.world.database.changes:
-            self._report(self._watch.see(changes))
+        database = self.world.database
+        if database.noted:
+            self._report(self._outcomes.see(database.noted, self._watch.states))
+        if database.changes:
+            self._report(self._watch.see(database.changes))
 
     def _look_after(self, transaction: str) -> None:
         if transaction not in _CHANGES_NOTHING:
@@ -296,11 +300,6 @@ class Simulation:
             if (image_id := host.hypervisor.image_of(server.id)) not in (None, server.image_id)
         ]
         run_now = self.world.database.store.run_now
-        rebooted = set[str]().union(*(host.hypervisor.rebooted for host in self.hosts))
-        found += [
-            Violation("lost", "what was accepted is done, or says why not", server_id, "no host restarted it")
-            for server_id in sorted(run_now(subjects_done, "server.reboot") - rebooted)
-        ]
         known = run_now(subjects_that_failed).union(*(host.hypervisor.troubled for host in self.hosts))
         found += [
             Violation("odd", "nothing changes by itself", server_id, text)

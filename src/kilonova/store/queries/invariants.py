@@ -20,7 +20,7 @@ from kilonova.store.tables.groups import group_claims, group_slots, server_group
 from kilonova.store.tables.hosts import allocations, hosts, inventories
 from kilonova.store.tables.networks import addresses, ports
 from kilonova.store.tables.quotas import quota_usages
-from kilonova.store.tables.servers import server_faults, servers
+from kilonova.store.tables.servers import server_actions, server_faults, servers
 from kilonova.store.tables.tasks import task_subjects, tasks
 from kilonova.store.transactions import Tx
 
@@ -206,10 +206,44 @@ def subjects_that_failed(tx: Tx) -> frozenset[str]:
     return frozenset(tx.execute(sa.select(tasks.c.subject).where(tasks.c.outcome == "failed")).scalars())
 
 
-def subjects_done(tx: Tx, kind: str) -> frozenset[str]:
-    """Of tasks of a kind that ended well."""
-    query = sa.select(tasks.c.subject).where(tasks.c.outcome == "done", tasks.c.kind == kind)
-    return frozenset(tx.execute(query).scalars())
+@dataclass(frozen=True, slots=True)
+class AfterTask:
+    """What a task left behind."""
+
+    vm_state: VMState
+    task_state: TaskState | None
+    power_state: PowerState
+    host: str | None
+    image_id: str | None
+    is_deleted: bool
+    why: str | None
+    """What its action says of why it came to nothing."""
+
+
+def after_task(tx: Tx, task_id: str, server_id: str) -> AfterTask | None:
+    """How a server is, and what is said of the action of a task; None: there never was such a server."""
+    found = tx.execute(_AFTER, {"task": task_id, "server": server_id}).first()
+    if found is None:
+        return None
+    return AfterTask(
+        vm_state=VMState(found.vm_state),
+        task_state=TaskState(found.task_state) if found.task_state else None,
+        power_state=PowerState(found.power_state),
+        host=found.host,
+        image_id=found.image_id,
+        is_deleted=found.deleted_at is not None,
+        why=found.message,
+    )
+
+
+_AFTER = (
+    sa.select(
+        servers.c.vm_state, servers.c.task_state, servers.c.power_state, servers.c.host, servers.c.image_id,
+        servers.c.deleted_at, server_actions.c.message,
+    )
+    .join(server_actions, server_actions.c.task_id == sa.bindparam("task"), isouter=True)
+    .where(servers.c.id == sa.bindparam("server"))
+)  # fmt: skip
 
 
 def overdue(tx: Tx, *, since: datetime) -> list[tuple[str, str]]:
