@@ -118,6 +118,15 @@ def _task_in_a_second_transaction(patch: pytest.MonkeyPatch) -> None:
 _SLOW_HOSTS = kinds_of(["driver.slow", "driver.hang", "messages.delay", "users"])
 """Long looks that nobody's death cuts short."""
 
+_REFUSED_AT_LAST = Rewrite(
+    "compute.endpoint:ComputeEndpoint.spawn",
+    "await self._driver.spawn(guest)",
+    "await self._driver.spawn(guest)\n"
+    "            if guest.server_id < '8':\n"
+    "                raise NotSupported('It was made so.')",
+)
+"""No breakage: what an undo is for. Of many a guest its host says that it cannot be, when it is there already."""
+
 BREAKAGES = (
     Breakage(
         "no guard at commits",
@@ -178,6 +187,25 @@ BREAKAGES = (
         (Rewrite("conductor.tasks.boot:_unclaim", "allocations.release(tx, server_id=server_id)", "pass"),),
         seed=10,
         rule="a server without a host holds nothing",
+    ),
+    Breakage(
+        "the undo of a spawn is skipped",
+        "A build goes on elsewhere without a word to the host where it failed, which is up.",
+        (Rewrite("conductor.tasks.boot:_is_left_to_the_host", "return False", "return True"), _REFUSED_AT_LAST),
+        rule="what was removed is gone",
+    ),
+    Breakage(
+        "a guest comes after its undo",
+        "An agent says that it cannot make a guest, and goes on making it.",
+        (
+            Rewrite(
+                "compute.endpoint:ComputeEndpoint.spawn",
+                "await self._driver.spawn(guest)",
+                "asyncio.get_running_loop().call_later(9, lambda: asyncio.ensure_future(self._driver.spawn(guest)))\n"
+                "            raise NotSupported('It was made so.')",
+            ),
+        ),
+        rule="no guest runs on two hosts",
     ),
     Breakage(
         "room is given back in half",

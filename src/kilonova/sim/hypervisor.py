@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -43,6 +43,10 @@ class SimulatedHypervisor(FakeDriver):
         """What a guest's disk was made of."""
         guest = self._guests.get(server_id)
         return guest.image_id if guest else None
+
+    def there(self) -> Collection[str]:
+        """Servers that have a guest here, half-made or not."""
+        return self._guests.keys()
 
     def lose_power(self) -> None:
         """All guests are off at once, and nothing goes on; what was half-made stays so."""

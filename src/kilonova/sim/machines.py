@@ -194,6 +194,20 @@ class ApiMachine(Machine):
         self.answers = Answers(store, process.clock)
 
 
+def _nothing(host: str) -> None:
+    """Nobody wants to know."""
+
+
+class _WatchedAgent(ComputeAgent):
+    """Tells when it has compared."""
+
+    on_compared: Callable[[str], None] = staticmethod(_nothing)
+
+    async def reconcile(self) -> None:
+        await super().reconcile()
+        self.on_compared(self.host)
+
+
 class HostMachine(Machine):
     """One host: its hypervisor with its guests, its networks, its file of epochs, and its agents, which come and go."""
 
@@ -203,13 +217,15 @@ class HostMachine(Machine):
         super().__init__(world, name)
         self.hypervisor = SimulatedHypervisor(name, world.hardware.host, world.loop, world.faults, seed=world.seed)
         self.networks = SimulatedNetworks(world.faults)
+        self.on_compared: Callable[[str], None] = _nothing
+        """Told the host's name when its agent has compared guests with records."""
         self._epochs: dict[str, int] = {}
         self._agent_id = SeededIds(number_from(world.seed, "agent", name)).uuid()
 
     async def _run(self, life: Life, process: Process) -> None:
         conductor, options = process.calls.conductor, process.config.get(ComputeOptions)
         epochs, tracker = Epochs(known=self._epochs, record=self._record), Tracker()
-        agent = ComputeAgent(
+        agent = _WatchedAgent(
             self.name, self._agent_id, self.hypervisor, conductor, tracker, epochs, process.clock, options
         )
         endpoint = ComputeEndpoint(self.name, self.hypervisor, tracker, epochs, builds=options.max_concurrent_builds)
@@ -222,6 +238,7 @@ class HostMachine(Machine):
             RpcServer(process.transport, protocol=protocol, endpoint=end, host=self.name, clock=process.clock)
             for protocol, end in ends
         ]
+        agent.on_compared = self.on_compared
         agents = HostAgents(self.name, agent, network, servers)
         while True:
             try:

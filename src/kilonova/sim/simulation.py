@@ -27,6 +27,7 @@ from kilonova.sim.loop import Life, SimulatedLoop, SimulationStuck
 from kilonova.sim.machines import ApiMachine, ConductorMachine, HostMachine, Machine, SchedulerMachine, World
 from kilonova.sim.outcomes import Outcomes
 from kilonova.sim.plan import Plan, Result
+from kilonova.sim.removals import Removals
 from kilonova.sim.transitions import Watch
 from kilonova.sim.workload import IMAGES, Users
 from kilonova.store.queries import flavors, images, quotas
@@ -104,7 +105,11 @@ class Simulation:
         """Kind of task to the kills of who worked on one: a conductor, or the agent of its server's host."""
         self.quiet_after_s = 0.0
         self._watch = Watch()
-        self._outcomes = Outcomes(database.store, {host.name: host.hypervisor for host in self.hosts})
+        hypervisors = {host.name: host.hypervisor for host in self.hosts}
+        self._outcomes = Outcomes(database.store, hypervisors)
+        self._removals = Removals(self.loop, hypervisors)
+        for host in self.hosts:
+            host.on_compared = self._removals.note_comparison
         self._violations: dict[tuple[str, str], Violation] = {}
         self.users = Users(
             self.world, self.apis, servers=plan.servers, span_s=plan.span_s, users=max(1, min(100, plan.servers // 4))
@@ -213,6 +218,7 @@ class Simulation:
         database = self.world.database
         if database.noted:
             self._report(self._outcomes.see(database.noted, self._watch.states))
+            self._report(self._removals.see(database.noted))
         if database.changes:
             self._report(self._watch.see(database.changes))
 
@@ -227,7 +233,7 @@ class Simulation:
 
     def _look(self) -> None:
         books = self._books()
-        self._report([*always(books), *self._watch.look_at_leases(books)])
+        self._report([*always(books), *self._watch.look_at_leases(books), *self._removals.look(books)])
 
     def _books(self) -> Books:
         return self.world.database.store.run_now(books)
