@@ -214,6 +214,25 @@ BREAKAGES = (
         rule="used is the sum of the claims",
     ),
     Breakage(
+        "guests are made too small",
+        "A guest has half of the memory that its server has paid for.",
+        (Rewrite("conductor.guests:guest_spec", "memory_mib=flavor.memory_mib", "memory_mib=flavor.memory_mib // 2"),),
+        rule="a guest is as large as its flavor",
+    ),
+    Breakage(
+        "hosts report what they were",
+        "What a host says of its guests is what it said first.",
+        (
+            Rewrite(
+                "compute.agent:ComputeAgent.report",
+                "await self._driver.report()",
+                "vars(self).get('first') or vars(self).setdefault('first', await self._driver.report())",
+            ),
+        ),
+        seed=3,
+        rule="a host reports what its guests take",
+    ),
+    Breakage(
         "quota is not given back",
         "Deleted servers still count.",
         (

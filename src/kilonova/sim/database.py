@@ -37,12 +37,14 @@ _NOTES = {
         " AND (new.step = 'destroy' OR new.step = 'spawn' AND new.undoing)",
         "(SELECT subject FROM tasks WHERE id = new.task_id), new.host, new.result",
     ),
+    "report": ("UPDATE OF report ON hosts", "new.name"),
     "host": (
         "UPDATE OF is_up ON services WHEN new.service = 'compute' AND new.is_up <> old.is_up",
         "new.host, new.is_up",
     ),
 }
-"""A task ended; a guest was removed by a step or an undo, or that was given up; a host went down or came up."""
+"""A task ended; a guest was removed by a step or an undo, or that was given up; a host reported; it went down or
+came up."""
 
 T = TypeVar("T")
 P = ParamSpec("P")

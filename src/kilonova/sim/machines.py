@@ -5,7 +5,7 @@ or cannot start, the next begins some time later, as a supervisor would have it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -194,18 +194,15 @@ class ApiMachine(Machine):
         self.answers = Answers(store, process.clock)
 
 
-def _nothing(host: str) -> None:
-    """Nobody wants to know."""
-
-
 class _WatchedAgent(ComputeAgent):
     """Tells when it has compared."""
 
-    on_compared: Callable[[str], None] = staticmethod(_nothing)
+    on_compared: Sequence[Callable[[str], None]] = ()
 
     async def reconcile(self) -> None:
         await super().reconcile()
-        self.on_compared(self.host)
+        for tell in self.on_compared:
+            tell(self.host)
 
 
 class HostMachine(Machine):
@@ -217,8 +214,8 @@ class HostMachine(Machine):
         super().__init__(world, name)
         self.hypervisor = SimulatedHypervisor(name, world.hardware.host, world.loop, world.faults, seed=world.seed)
         self.networks = SimulatedNetworks(world.faults)
-        self.on_compared: Callable[[str], None] = _nothing
-        """Told the host's name when its agent has compared guests with records."""
+        self.on_compared: list[Callable[[str], None]] = []
+        """Each is told the host's name when its agent has compared guests with records."""
         self._epochs: dict[str, int] = {}
         self._agent_id = SeededIds(number_from(world.seed, "agent", name)).uuid()
 

@@ -15,6 +15,7 @@ from kilonova.cloud.parts import Parts
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
 from kilonova.conductor.invariants import AT_REST, Violation, always, at_rest, networks
 from kilonova.model.flavor import Flavor
+from kilonova.model.guest import GuestState
 from kilonova.model.image import Image, ImageStatus, Visibility
 from kilonova.model.states import VMState
 from kilonova.sim.broker import SimulatedBroker
@@ -28,6 +29,7 @@ from kilonova.sim.machines import ApiMachine, ConductorMachine, HostMachine, Mac
 from kilonova.sim.outcomes import Outcomes
 from kilonova.sim.plan import Plan, Result
 from kilonova.sim.removals import Removals
+from kilonova.sim.reports import Reports
 from kilonova.sim.transitions import Watch
 from kilonova.sim.workload import IMAGES, Users
 from kilonova.store.queries import flavors, images, quotas
@@ -108,8 +110,9 @@ class Simulation:
         hypervisors = {host.name: host.hypervisor for host in self.hosts}
         self._outcomes = Outcomes(database.store, hypervisors)
         self._removals = Removals(self.loop, hypervisors)
+        self._reports = Reports(self.loop, database.store)
         for host in self.hosts:
-            host.on_compared = self._removals.note_comparison
+            host.on_compared += [self._removals.note_comparison, self._reports.note_comparison]
         self._violations: dict[tuple[str, str], Violation] = {}
         self.users = Users(
             self.world, self.apis, servers=plan.servers, span_s=plan.span_s, users=max(1, min(100, plan.servers // 4))
@@ -219,6 +222,7 @@ class Simulation:
         if database.noted:
             self._report(self._outcomes.see(database.noted, self._watch.states))
             self._report(self._removals.see(database.noted))
+            self._reports.see(database.noted)
         if database.changes:
             self._report(self._watch.see(database.changes))
 
@@ -252,6 +256,7 @@ class Simulation:
         # What is on its way yet (late messages and transactions, what hypervisors go on with) must do no harm either.
         arrives = max(self.loop.world_is_busy_until(), self.world.broker.cut_off_until())
         calm = broken = 0
+        since = 0.0
         found: list[Violation] = []
         while calm < CALM and broken * LOOK_S < BROKEN_S and self.loop.time() < begin + QUIET_WITHIN_S:
             await self.clock.sleep(LOOK_S)
@@ -259,20 +264,25 @@ class Simulation:
             if found:
                 self.quiet_after_s = self.loop.time() - begin
             calm = 0 if found or self.loop.time() < arrives else calm + 1
+            since = self.loop.time() if calm <= 1 else since
             broken = broken + 1 if found and {*found} <= {*always(self._books())} else 0
-        self._report(found)
+        self._report([*found, *(() if found else self._reports.look(self._guests(), since=since))])
         self.history.add("quiet after", round(self.quiet_after_s, 1))
 
     def _not_at_rest(self) -> list[Violation]:
         books = self._books()
         gone = {host.name for host in self.hosts if host.is_dead}
         living = [host for host in self.hosts if not host.is_dead]
-        guests = {host.name: host.hypervisor.shown() for host in living}
+        guests = self._guests()
         down = [machine.name for machine in self.machines if not (machine.is_up or machine.is_dead)]
         carried = {host.name: {port.nic.port_id for port in host.networks.carried().ports} for host in living}
         found = [*always(books), *at_rest(books, guests, gone=gone), *networks(books, carried), *self._promises(books)]
         found += [Violation("stuck", "every service comes back", name, "it is not up") for name in down]
         return found
+
+    def _guests(self) -> dict[str, dict[str, GuestState]]:
+        """Of hosts that are not gone for good."""
+        return {host.name: host.hypervisor.shown() for host in self.hosts if not host.is_dead}
 
     def _promises(self, books: Books) -> list[Violation]:
         """What users were promised and what did not come true."""

@@ -1,10 +1,10 @@
 """Everything that must agree, read at one moment: what the checker of invariants looks at. Reads all servers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -41,6 +41,8 @@ class ServerRow:
     quota: Mapping[str, int]
     cards: int
     """Ports that it asked for."""
+    size: Mapping[str, int] = field(default_factory=dict)
+    """What its guest must be like: attributes of `GuestState`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,22 @@ def kinds_in_hand(tx: Tx, *, worker: str = "", host: str = "") -> frozenset[str]
     return frozenset(tx.execute(query).scalars())
 
 
+class Reported(NamedTuple):
+    """What a host said last that its guests take, and how many they are; None: that is not known."""
+
+    vcpus: int
+    memory_mib: int
+    root_gib: int
+    guests: int | None
+
+
+def reports(tx: Tx) -> dict[str, Reported]:
+    """Of all hosts, by name."""
+    rows = tx.execute(sa.select(hosts.c.name, hosts.c.report).where(hosts.c.deleted.is_(False)))
+    names = ("vcpus_used", "memory_used_mib", "disk_used_gib", "running_vms")
+    return {row.name: Reported(*(row.report.get(name, 0) for name in names)) for row in rows}
+
+
 def requests_with_tasks(tx: Tx) -> frozenset[str]:
     """Requests for which there is or was a task."""
     return frozenset(tx.execute(sa.select(tasks.c.request_id).distinct()).scalars())
@@ -267,7 +285,7 @@ def _host(row: Any) -> str:
 
 
 def _server(row: Any) -> ServerRow:
-    needs, quota = _wanted(msgspec.json.encode((row.flavor, row.request.get("image_properties", {}))))
+    needs, quota, size = _wanted(msgspec.json.encode((row.flavor, row.request.get("image_properties", {}))))
     return ServerRow(
         id=row.id,
         project_id=row.project_id,
@@ -279,14 +297,16 @@ def _server(row: Any) -> ServerRow:
         needs=needs,
         quota=quota,
         cards=len(row.request.get("networks", ())),
+        size=size,
     )
 
 
 @lru_cache(maxsize=4096)
-def _wanted(text: bytes) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """What a flavor with an image's properties needs, and takes of its project's quota."""
+def _wanted(text: bytes) -> tuple[Mapping[str, int], Mapping[str, int], Mapping[str, int]]:
+    """What a flavor with an image's properties needs, and takes of its project's quota, and the size of its guest."""
     flavor, properties = msgspec.json.decode(text, type=tuple[Flavor, dict[str, Any]])
     spec = request_spec(
         ["any"], project_id="", user_id="", flavor=flavor, image_id="", order=ServerOrder(image_properties=properties)
     )
-    return dict(spec.amounts()), flavor.quota()
+    size = {"vcpus": flavor.vcpus, "memory_mib": flavor.memory_mib, "root_gib": flavor.root_gib}
+    return dict(spec.amounts()), flavor.quota(), size
