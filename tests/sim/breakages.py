@@ -195,6 +195,14 @@ BREAKAGES = (
         rule="what was removed is gone",
     ),
     Breakage(
+        "an undo under the epoch of what it undoes",
+        "A command that comes again after its undo is obeyed.",
+        (Rewrite("tasks.engine:_Worker._turn_back", "tasks.renew_epoch(tx, moved)", "moved.epoch"), _REFUSED_AT_LAST),
+        servers=12,
+        seed=10,
+        rule="what leaves a host leaves no guest there",
+    ),
+    Breakage(
         "a guest comes after its undo",
         "An agent says that it cannot make a guest, and goes on making it.",
         (
