@@ -118,6 +118,15 @@ def _task_in_a_second_transaction(patch: pytest.MonkeyPatch) -> None:
 _SLOW_HOSTS = kinds_of(["driver.slow", "driver.hang", "messages.delay", "users"])
 """Long looks that nobody's death cuts short."""
 
+_REFUSED_AT_LAST = Rewrite(
+    "compute.endpoint:ComputeEndpoint.spawn",
+    "await self._driver.spawn(guest)",
+    "await self._driver.spawn(guest)\n"
+    "            if guest.server_id < '8':\n"
+    "                raise NotSupported('It was made so.')",
+)
+"""No breakage: what an undo is for. Of many a guest its host says that it cannot be, when it is there already."""
+
 BREAKAGES = (
     Breakage(
         "no guard at commits",
@@ -181,10 +190,56 @@ BREAKAGES = (
         rule="a server without a host holds nothing",
     ),
     Breakage(
+        "the undo of a spawn is skipped",
+        "A build goes on elsewhere without a word to the host where it failed, which is up.",
+        (Rewrite("conductor.tasks.boot:_is_left_to_the_host", "return False", "return True"), _REFUSED_AT_LAST),
+        rule="what was removed is gone",
+    ),
+    Breakage(
+        "an undo under the epoch of what it undoes",
+        "A command that comes again after its undo is obeyed.",
+        (Rewrite("tasks.engine:_Worker._turn_back", "tasks.renew_epoch(tx, moved)", "moved.epoch"), _REFUSED_AT_LAST),
+        servers=12,
+        seed=10,
+        rule="what leaves a host leaves no guest there",
+    ),
+    Breakage(
+        "a guest comes after its undo",
+        "An agent says that it cannot make a guest, and goes on making it.",
+        (
+            Rewrite(
+                "compute.endpoint:ComputeEndpoint.spawn",
+                "await self._driver.spawn(guest)",
+                "asyncio.get_running_loop().call_later(9, lambda: asyncio.ensure_future(self._driver.spawn(guest)))\n"
+                "            raise NotSupported('It was made so.')",
+            ),
+        ),
+        rule="no guest runs on two hosts",
+    ),
+    Breakage(
         "room is given back in half",
         "The claim goes, what counts as used stays.",
         (Rewrite("store.queries.allocations:_drop", "_give_back(tx, host_id, amounts)", "pass"),),
         rule="used is the sum of the claims",
+    ),
+    Breakage(
+        "guests are made too small",
+        "A guest has half of the memory that its server has paid for.",
+        (Rewrite("conductor.guests:guest_spec", "memory_mib=flavor.memory_mib", "memory_mib=flavor.memory_mib // 2"),),
+        rule="a guest is as large as its flavor",
+    ),
+    Breakage(
+        "hosts report what they were",
+        "What a host says of its guests is what it said first.",
+        (
+            Rewrite(
+                "compute.agent:ComputeAgent.report",
+                "await self._driver.report()",
+                "vars(self).get('first') or vars(self).setdefault('first', await self._driver.report())",
+            ),
+        ),
+        seed=3,
+        rule="a host reports what its guests take",
     ),
     Breakage(
         "quota is not given back",
@@ -258,6 +313,67 @@ BREAKAGES = (
                 "pass",
             ),
         ),
+        rule="what was accepted is done, or says why not",
+    ),
+    Breakage(
+        "a stop says ACTIVE",
+        "What a task writes at its end is not what was ordered.",
+        (
+            Rewrite(
+                "conductor.tasks.power:_settle",
+                "vm_state=vm_state, power_state=power_state)",
+                "vm_state=VMState.ACTIVE, power_state=PowerState.RUNNING)",
+            ),
+        ),
+        seed=2,
+        rule="what is done is as it was ordered",
+    ),
+    Breakage(
+        "a rebuild keeps the image of before",
+        "The disk is made anew, of the image that the server had.",
+        (Rewrite("cloud.server_rebuild:rebuild", "image_id=image.id, progress=0", "progress=0"),),
+        rule="what is done is as it was ordered",
+    ),
+    Breakage(
+        "an order that failed leaves STOPPED",
+        "What could not be done, a stop among others, is written as if it had been.",
+        (
+            Rewrite(
+                "conductor.tasks.power:_leave_as_it_was",
+                "servers.become(tx, run.subject, at=at)",
+                "servers.become(tx, run.subject, at=at, vm_state=VMState.STOPPED)",
+            ),
+        ),
+        seed=8,
+        rule="what fails leaves a server as it was, or in error",
+    ),
+    Breakage(
+        "a failure that says nothing",
+        "An order comes to nothing, and its action does not say why.",
+        (
+            Rewrite(
+                "conductor.tasks.power:_leave_as_it_was",
+                'servers.fail_action(tx, task_id=run.task_id, message=f"{failure.step}: {failure.message}", at=at)',
+                "pass",
+            ),
+        ),
+        seed=8,
+        rule="what was accepted is done, or says why not",
+    ),
+    Breakage(
+        "every second restart is left out",
+        "An agent restarts a guest once, and says so of each later order.",
+        (
+            Rewrite(
+                "compute.endpoint:ComputeEndpoint.reboot",
+                "await self._driver.reboot(server_id, hard=hard, grace_s=grace_s)",
+                'done = vars(self).setdefault("done", set())\n'
+                "        if server_id not in done:\n"
+                "            await self._driver.reboot(server_id, hard=hard, grace_s=grace_s)\n"
+                "        done.add(server_id)",
+            ),
+        ),
+        seed=7,
         rule="what was accepted is done, or says why not",
     ),
     Breakage(

@@ -14,7 +14,7 @@ from typing import Final, Literal, get_args
 from kilonova.model.devices import Held, HostDevices
 from kilonova.model.guest import GuestState
 from kilonova.model.states import PowerState, VMState
-from kilonova.store.queries.invariants import Books, ServerRow
+from kilonova.store.queries.invariants import Books, Reported, ServerRow
 
 Harm = Literal["stuck", "leaked", "doubled", "lost", "odd"]
 
@@ -79,6 +79,27 @@ def networks(books: Books, carried: Mapping[str, Collection[str]]) -> Violations
             yield Violation("leaked", "a host carries the ports that are bound to it", port_id, f"{host} has it, too")
         for port_id in sorted(wanted - {*there}):
             yield Violation("lost", "a host carries the ports that are bound to it", port_id, f"{host} has it not")
+
+
+def reported(told: Mapping[str, Reported], guests: Mapping[str, Mapping[str, GuestState]]) -> list[Violation]:
+    """Where hosts report other amounts than their guests have. For hypervisors that report what guests have, no more.
+
+    Args:
+        told: host to what it said after the last change.
+        guests: as in `at_rest`.
+    """
+    found = []
+    for host, shown in sorted(guests.items()):
+        if (report := told.get(host)) is None:
+            continue
+        sums = {name: sum(getattr(guest, name) for guest in shown.values()) for name in _SIZES}
+        there = Reported(**sums, guests=None if report.guests is None else len(shown))
+        if report != there:
+            found.append(Violation("odd", "a host reports what its guests take", host, f"{report}, there is {there}"))
+    return found
+
+
+_SIZES: Final = ("vcpus", "memory_mib", "root_gib")
 
 
 def agree(before: Books, guests: Mapping[str, Mapping[str, GuestState]], after: Books) -> list[Violation]:
@@ -327,6 +348,11 @@ def _guest_of(server: ServerRow, guest: GuestState | None) -> Violations:
     elif guest.power_state is not wanted or server.power_state is not wanted:
         text = f"{server.vm_state}, recorded {server.power_state.name}, the guest is {guest.power_state.name}"
         yield Violation("odd", "a server is as its guest", server.id, text)
+    else:
+        for name, size in server.size.items():
+            if (has := getattr(guest, name)) not in (0, size):  # 0: its hypervisor does not say
+                text = f"{name} {has} on {server.host}, {size} in its flavor"
+                yield Violation("odd", "a guest is as large as its flavor", server.id, text)
 
 
 def _guests_twice(guests: Mapping[str, Mapping[str, GuestState]]) -> Violations:

@@ -32,6 +32,28 @@ Change = tuple[str, str, str | None, Any]
 
 _NOTE = "note_change(new.id, new.vm_state, new.task_state, new.deleted_at)"
 
+Note = tuple[Any, ...]
+"""A name of `_NOTES`, and what is told of the row."""
+
+_NOTES = {
+    "ended": (
+        "UPDATE OF outcome ON tasks WHEN old.outcome IS NULL AND new.outcome IS NOT NULL",
+        "new.id, new.kind, new.subject, new.outcome, new.epoch, old.payload",
+    ),
+    "removed": (
+        "INSERT ON task_steps WHEN new.result <> 'retry'"
+        " AND (new.step = 'destroy' OR new.step = 'spawn' AND new.undoing)",
+        "(SELECT subject FROM tasks WHERE id = new.task_id), new.host, new.result",
+    ),
+    "report": ("UPDATE OF report ON hosts", "new.name"),
+    "host": (
+        "UPDATE OF is_up ON services WHEN new.service = 'compute' AND new.is_up <> old.is_up",
+        "new.host, new.is_up",
+    ),
+}
+"""A task ended; a guest was removed by a step or an undo, or that was given up; a host reported; it went down or
+came up."""
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -52,12 +74,17 @@ class SimulatedDatabase:
         """Called after each transaction that wrote, with the name of its function."""
         self.changes: list[Change] = []
         """What became of servers' states in the transaction that was committed last."""
+        self.noted: list[Note] = []
+        """What else of interest it wrote."""
         with self.store.engine.connect() as connection:
             raw: Any = connection.connection.driver_connection
             raw.create_function("note_change", 4, lambda *change: self.changes.append(change))
             for event in ("INSERT", "UPDATE OF vm_state, task_state, deleted_at"):
                 name = f"note_{event.partition(' ')[0].lower()}"
                 raw.execute(f"CREATE TEMP TRIGGER {name} AFTER {event} ON servers BEGIN SELECT {_NOTE}; END")
+            raw.create_function("note", -1, lambda *told: self.noted.append(told))
+            for name, (event, what) in _NOTES.items():
+                raw.execute(f"CREATE TEMP TRIGGER note_{name} AFTER {event} BEGIN SELECT note('{name}', {what}); END")
 
     def connect(self, life: Life) -> "SimulatedStore":
         """The store as `life` has it."""
@@ -133,6 +160,7 @@ class SimulatedStore(Store):
         error: Exception | None = Unavailable(_AWAY) if database.outage.is_on else None
         result, outages = None, database.outage.number
         database.changes.clear()
+        database.noted.clear()
         if error is None:
             attempt = partial(_in_vain, work) if database.faults.strikes("database.again") else work
             try:

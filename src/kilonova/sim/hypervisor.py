@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -45,8 +45,8 @@ class SimulatedHypervisor(FakeDriver):
         """Servers whose guest was hit by a fault: it may be otherwise than its record for a while."""
         self.overtaken: dict[str, str] = {}
         """Server to an order that was carried out after a newer one: law 4 is broken."""
-        self.rebooted: set[str] = set()
-        """Servers whose guest was restarted by order."""
+        self.carried_out: set[tuple[str, int | None]] = set()
+        """Servers and epochs of orders that were carried out to their end."""
         self._newest: Counter[str] = Counter()
         self._going_on: dict[asyncio.Task[None], str] = {}
 
@@ -54,6 +54,10 @@ class SimulatedHypervisor(FakeDriver):
         """What a guest's disk was made of."""
         guest = self._guests.get(server_id)
         return guest.image_id if guest else None
+
+    def there(self) -> Collection[str]:
+        """Servers that have a guest here, half-made or not."""
+        return self._guests.keys()
 
     def lose_power(self) -> None:
         """All guests are off at once, and nothing goes on; what was half-made stays so."""
@@ -85,7 +89,6 @@ class SimulatedHypervisor(FakeDriver):
 
     async def reboot(self, server_id: str, *, hard: bool, grace_s: float = 60.0) -> None:
         await self._do(server_id, partial(super().reboot, server_id, hard=hard, grace_s=grace_s))
-        self.rebooted.add(server_id)
         self._fail_after("reboot", server_id)
 
     async def _do(self, server_id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -101,6 +104,7 @@ class SimulatedHypervisor(FakeDriver):
                 await self._in_the_world(server_id, work())
             else:
                 await work()
+            self.carried_out.add((server_id, epoch_of_command()))
         finally:
             _server.reset(inside)
 

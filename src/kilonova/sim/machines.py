@@ -5,7 +5,7 @@ or cannot start, the next begins some time later, as a supervisor would have it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -195,6 +195,17 @@ class ApiMachine(Machine):
         self.answers = Answers(store, process.clock)
 
 
+class _WatchedAgent(ComputeAgent):
+    """Tells when it has compared."""
+
+    on_compared: Sequence[Callable[[str], None]] = ()
+
+    async def reconcile(self) -> None:
+        await super().reconcile()
+        for tell in self.on_compared:
+            tell(self.host)
+
+
 class HostMachine(Machine):
     """One host: its hypervisor with its guests, its networks, its file of epochs, and its agents, which come and go."""
 
@@ -207,13 +218,15 @@ class HostMachine(Machine):
             name, world.hardware.host, world.loop, world.faults, outages, seed=world.seed
         )
         self.networks = SimulatedNetworks(world.faults, outages)
+        self.on_compared: list[Callable[[str], None]] = []
+        """Each is told the host's name when its agent has compared guests with records."""
         self._epochs: dict[str, int] = {}
         self._agent_id = SeededIds(number_from(world.seed, "agent", name)).uuid()
 
     async def _run(self, life: Life, process: Process) -> None:
         conductor, options = process.calls.conductor, process.config.get(ComputeOptions)
         epochs, tracker = Epochs(known=self._epochs, record=self._record), Tracker()
-        agent = ComputeAgent(
+        agent = _WatchedAgent(
             self.name, self._agent_id, self.hypervisor, conductor, tracker, epochs, process.clock, options
         )
         endpoint = ComputeEndpoint(self.name, self.hypervisor, tracker, epochs, builds=options.max_concurrent_builds)
@@ -226,6 +239,7 @@ class HostMachine(Machine):
             RpcServer(process.transport, protocol=protocol, endpoint=end, host=self.name, clock=process.clock)
             for protocol, end in ends
         ]
+        agent.on_compared = self.on_compared
         agents = HostAgents(self.name, agent, network, servers)
         while True:
             try:

@@ -15,6 +15,7 @@ from kilonova.cloud.parts import Parts
 from kilonova.cloud.policy import CloudPolicy, PolicyOptions
 from kilonova.conductor.invariants import AT_REST, Violation, always, at_rest, networks
 from kilonova.model.flavor import Flavor
+from kilonova.model.guest import GuestState
 from kilonova.model.image import Image, ImageStatus, Visibility
 from kilonova.model.states import VMState
 from kilonova.sim.broker import SimulatedBroker
@@ -25,7 +26,10 @@ from kilonova.sim.hardware import HARDWARE
 from kilonova.sim.history import History
 from kilonova.sim.loop import Life, SimulatedLoop, SimulationStuck
 from kilonova.sim.machines import ApiMachine, ConductorMachine, HostMachine, Machine, SchedulerMachine, World
+from kilonova.sim.outcomes import Outcomes
 from kilonova.sim.plan import Plan, Result
+from kilonova.sim.removals import Removals
+from kilonova.sim.reports import Reports
 from kilonova.sim.transitions import Watch
 from kilonova.sim.workload import IMAGES, Users
 from kilonova.store.queries import flavors, images, quotas
@@ -36,7 +40,6 @@ from kilonova.store.queries.invariants import (
     kinds_in_hand,
     named_twice,
     requests_with_tasks,
-    subjects_done,
     subjects_that_failed,
 )
 from kilonova.store.transactions import Tx
@@ -105,6 +108,12 @@ class Simulation:
         """Kind of task to the kills of who worked on one: a conductor, or the agent of its server's host."""
         self.quiet_after_s = 0.0
         self._watch = Watch()
+        hypervisors = {host.name: host.hypervisor for host in self.hosts}
+        self._outcomes = Outcomes(database.store, hypervisors)
+        self._removals = Removals(self.loop, hypervisors)
+        self._reports = Reports(self.loop, database.store)
+        for host in self.hosts:
+            host.on_compared += [self._removals.note_comparison, self._reports.note_comparison]
         self._violations: dict[tuple[str, str], Violation] = {}
         self.users = Users(
             self.world, self.apis, servers=plan.servers, span_s=plan.span_s, users=max(1, min(100, plan.servers // 4))
@@ -210,8 +219,13 @@ class Simulation:
     # ---- looking --------------------------------------------------------------------------------------------
 
     def _see_changes(self, _: str) -> None:
-        if changes := self.world.database.changes:
-            self._report(self._watch.see(changes))
+        database = self.world.database
+        if database.noted:
+            self._report(self._outcomes.see(database.noted, self._watch.states))
+            self._report(self._removals.see(database.noted))
+            self._reports.see(database.noted)
+        if database.changes:
+            self._report(self._watch.see(database.changes))
 
     def _look_after(self, transaction: str) -> None:
         if transaction not in _CHANGES_NOTHING:
@@ -224,7 +238,7 @@ class Simulation:
 
     def _look(self) -> None:
         books = self._books()
-        self._report([*always(books), *self._watch.look_at_leases(books)])
+        self._report([*always(books), *self._watch.look_at_leases(books), *self._removals.look(books)])
 
     def _books(self) -> Books:
         return self.world.database.store.run_now(books)
@@ -243,6 +257,7 @@ class Simulation:
         # What is on its way yet (late messages and transactions, what hypervisors go on with) must do no harm either.
         arrives = max(self.loop.world_is_busy_until(), self.world.broker.cut_off_until())
         calm = broken = 0
+        since = 0.0
         found: list[Violation] = []
         while calm < CALM and broken * LOOK_S < BROKEN_S and self.loop.time() < begin + QUIET_WITHIN_S:
             await self.clock.sleep(LOOK_S)
@@ -250,20 +265,25 @@ class Simulation:
             if found:
                 self.quiet_after_s = self.loop.time() - begin
             calm = 0 if found or self.loop.time() < arrives else calm + 1
+            since = self.loop.time() if calm <= 1 else since
             broken = broken + 1 if found and {*found} <= {*always(self._books())} else 0
-        self._report(found)
+        self._report([*found, *(() if found else self._reports.look(self._guests(), since=since))])
         self.history.add("quiet after", round(self.quiet_after_s, 1))
 
     def _not_at_rest(self) -> list[Violation]:
         books = self._books()
         gone = {host.name for host in self.hosts if host.is_dead}
         living = [host for host in self.hosts if not host.is_dead]
-        guests = {host.name: host.hypervisor.shown() for host in living}
+        guests = self._guests()
         down = [machine.name for machine in self.machines if not (machine.is_up or machine.is_dead)]
         carried = {host.name: {port.nic.port_id for port in host.networks.carried().ports} for host in living}
         found = [*always(books), *at_rest(books, guests, gone=gone), *networks(books, carried), *self._promises(books)]
         found += [Violation("stuck", "every service comes back", name, "it is not up") for name in down]
         return found
+
+    def _guests(self) -> dict[str, dict[str, GuestState]]:
+        """Of hosts that are not gone for good."""
+        return {host.name: host.hypervisor.shown() for host in self.hosts if not host.is_dead}
 
     def _promises(self, books: Books) -> list[Violation]:
         """What users were promised and what did not come true."""
@@ -297,11 +317,6 @@ class Simulation:
             if (image_id := host.hypervisor.image_of(server.id)) not in (None, server.image_id)
         ]
         run_now = self.world.database.store.run_now
-        rebooted = set[str]().union(*(host.hypervisor.rebooted for host in self.hosts))
-        found += [
-            Violation("lost", "what was accepted is done, or says why not", server_id, "no host restarted it")
-            for server_id in sorted(run_now(subjects_done, "server.reboot") - rebooted)
-        ]
         known = run_now(subjects_that_failed).union(*(host.hypervisor.troubled for host in self.hosts))
         found += [
             Violation("odd", "nothing changes by itself", server_id, text)

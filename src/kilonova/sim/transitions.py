@@ -53,7 +53,8 @@ class Watch:
     """Remembers how servers were, to see how they became."""
 
     def __init__(self) -> None:
-        self._before: dict[str, State] = {}
+        self.states: dict[str, State] = {}
+        """Of servers, as they were seen last."""
         self._holders: dict[tuple[str, int], str] = {}
         self.by_itself: dict[str, str] = {}
         """Server to a change of its state while nothing was done to it: its guest was found otherwise than recorded."""
@@ -64,7 +65,7 @@ class Watch:
         # What a transaction wrote in between nobody has seen.
         last = {server_id: (vm_state, task_state, gone) for server_id, vm_state, task_state, gone in changes}
         for server_id, (vm_state, task_state, gone) in last.items():
-            before = self._before.get(server_id)
+            before = self.states.get(server_id)
             after = None if gone else (VMState(vm_state), TaskState(task_state) if task_state else None)
             if not is_allowed(before, after):
                 text = f"from {_shown(before)} to {_shown(after)}"
@@ -72,9 +73,9 @@ class Watch:
             elif before and after and before[0] is not after[0] and before[1] is None and after[1] is None:
                 self.by_itself.setdefault(server_id, f"from {_shown(before)} to {_shown(after)}")
             if after is None:
-                self._before.pop(server_id, None)
+                self.states.pop(server_id, None)
             else:
-                self._before[server_id] = after
+                self.states[server_id] = after
         return found
 
     def look_at_leases(self, books: Books) -> Iterator[Violation]:

@@ -485,6 +485,8 @@ class _Worker(Generic[S]):
     ) -> tuple[Task, bool, bool]:
         moved = _moved(self._task, undoing=True, failure=failure, tries=0)
         self._store_move(tx, moved)
+        # What was ordered and is still on its way must not be heard after its undo: that orders under a newer epoch.
+        moved = msgspec.structs.replace(moved, epoch=tasks.renew_epoch(tx, moved))
         self._record(tx, step, started, now, "failed", failure.message)
         return moved, False, False
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from kilonova.conductor.invariants import always, at_rest, networks
+from kilonova.conductor.invariants import always, at_rest, networks, reported
 from kilonova.model.devices import Held, HeldCell, HostDevices
 from kilonova.model.guest import GuestState
 from kilonova.model.host import NumaCell, Pages, PciDevice
 from kilonova.model.states import PowerState, TaskState, VMState
-from kilonova.store.queries.invariants import Books, PlacesRow, PortRow, ServerRow
+from kilonova.store.queries.invariants import Books, PlacesRow, PortRow, Reported, ServerRow
 
 CELL = NumaCell(
     id=0, cpus=(0, 1, 2), dedicated_cpus=(4, 5, 6, 7), pinned_cpus=(4, 5), vcpus_used=1, memory_mib=4096,
@@ -24,6 +24,7 @@ HELD = Held(cells=(HeldCell(id=0, vcpus=1, memory_mib=512, pins=(4, 5), pages={"
 SERVER = ServerRow(
     id="s", project_id="p", vm_state=VMState.ACTIVE, task_state=None, power_state=PowerState.RUNNING, host="h",
     image_id="i", needs={"VCPU": 2}, quota={"instances": 1}, cards=1,
+    size={"vcpus": 2, "memory_mib": 512, "root_gib": 0},
 )  # fmt: skip
 BOOKS = Books(
     servers={"s": SERVER},
@@ -190,8 +191,8 @@ def test_a_rule_that_is_broken_at_any_moment_is_told(books: Books, told: str) ->
     assert any(text.startswith(told) for text in found), found
 
 
-def guest(state: PowerState, server_id: str = "s") -> dict[str, GuestState]:
-    return {server_id: GuestState(server_id=server_id, power_state=state)}
+def guest(state: PowerState, server_id: str = "s", **size: int) -> dict[str, GuestState]:
+    return {server_id: GuestState(server_id=server_id, power_state=state, **size)}
 
 
 RUNS, OFF = PowerState.RUNNING, PowerState.SHUTDOWN
@@ -209,6 +210,7 @@ RUNS, OFF = PowerState.RUNNING, PowerState.SHUTDOWN
         (BOOKS, {"h": {}}, "lost: a server at rest has its guest"),
         (BOOKS, {"h": guest(OFF)}, "odd: a server is as its guest"),
         (but(power_state=OFF), GUESTS, "odd: a server is as its guest"),
+        (BOOKS, {"h": guest(RUNS, memory_mib=256)}, "odd: a guest is as large as its flavor"),
         (BOOKS, {"h": guest(RUNS), "h2": guest(RUNS)}, "doubled: no guest is on two hosts"),
     ],
 )
@@ -222,6 +224,27 @@ def test_a_rule_that_is_broken_at_rest_is_told(
 def test_a_server_in_error_that_says_why() -> None:
     told = {"s": "step spawn on host h, attempt 1: GuestRejected: it was refused"}
     assert at_rest(but(vm_state=VMState.ERROR, faults=told), GUESTS) == []
+
+
+def test_a_guest_of_the_right_size_and_one_whose_hypervisor_does_not_say() -> None:
+    assert at_rest(BOOKS, {"h": guest(RUNS, vcpus=2, memory_mib=512)}) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "is_right"),
+    [
+        (Reported(3, 768, 5, 2), True),
+        (Reported(3, 768, 5, None), True),
+        (Reported(3, 768, 5, 1), False),
+        (Reported(2, 768, 5, 2), False),
+        (Reported(3, 512, 5, None), False),
+        (Reported(3, 768, 0, 2), False),
+    ],
+)
+def test_what_a_host_reports(told: Reported, is_right: bool) -> None:
+    there = {**guest(RUNS, vcpus=2, memory_mib=512), **guest(OFF, "old", vcpus=1, memory_mib=256, root_gib=5)}
+    found = [violation.rule for violation in reported({"h": told}, {"h": there, "h2": {}})]
+    assert found == ([] if is_right else ["a host reports what its guests take"])
 
 
 @pytest.mark.parametrize(("carried", "harm"), [({"h": ["port", "x"]}, "leaked"), ({"h": []}, "lost")])

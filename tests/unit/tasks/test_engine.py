@@ -47,6 +47,7 @@ class World:
 
     async def undo(self, name: str, run: Run["World"]) -> Write | None:
         self.calls.append(f"un{name}")
+        self.epochs.append(run.epoch)
         if f"un{name}" in self.hang:
             await self.hang[f"un{name}"].wait()
         self.made.discard(name)
@@ -175,6 +176,20 @@ async def test_a_failed_step_is_undone_from_itself_upwards(store: Store, failing
     used = await store.read(quotas.used, "s1")
     assert used.pop(f"failed.{failing}") == 1
     assert not any(used.values())
+
+
+async def test_an_undo_has_a_newer_epoch_than_what_it_undoes(store: Store) -> None:
+    world = World()
+    world.faults["two"] = [GuestRejected("no")]
+    engine = an_engine(store, world)
+    await engine.start()
+    await begin(store)
+    await settle(store)
+    await engine.stop()
+    assert world.calls == ["one", "two", "untwo", "unone"]
+    done, failed, *undone = world.epochs
+    assert done == failed < undone[0] == undone[1]
+    assert await store.read(tasks.epochs_of, ["s1"]) == {"s1": undone[1]}
 
 
 @pytest.mark.parametrize("step", STEPS)

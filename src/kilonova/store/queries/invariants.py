@@ -1,10 +1,10 @@
 """Everything that must agree, read at one moment: what the checker of invariants looks at. Reads all servers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -20,7 +20,7 @@ from kilonova.store.tables.groups import group_claims, group_slots, server_group
 from kilonova.store.tables.hosts import allocations, hosts, inventories
 from kilonova.store.tables.networks import addresses, ports
 from kilonova.store.tables.quotas import quota_usages
-from kilonova.store.tables.servers import server_faults, servers
+from kilonova.store.tables.servers import server_actions, server_faults, servers
 from kilonova.store.tables.tasks import task_steps, task_subjects, tasks
 from kilonova.store.transactions import Tx
 
@@ -41,6 +41,8 @@ class ServerRow:
     quota: Mapping[str, int]
     cards: int
     """Ports that it asked for."""
+    size: Mapping[str, int] = field(default_factory=dict)
+    """What its guest must be like: attributes of `GuestState`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,22 @@ def kinds_in_hand(tx: Tx, *, worker: str = "", host: str = "") -> frozenset[str]
     return frozenset(tx.execute(query).scalars())
 
 
+class Reported(NamedTuple):
+    """What a host said last that its guests take, and how many they are; None: that is not known."""
+
+    vcpus: int
+    memory_mib: int
+    root_gib: int
+    guests: int | None
+
+
+def reports(tx: Tx) -> dict[str, Reported]:
+    """Of all hosts, by name."""
+    rows = tx.execute(sa.select(hosts.c.name, hosts.c.report).where(hosts.c.deleted.is_(False)))
+    names = ("vcpus_used", "memory_used_mib", "disk_used_gib", "running_vms")
+    return {row.name: Reported(*(row.report.get(name, 0) for name in names)) for row in rows}
+
+
 def requests_with_tasks(tx: Tx) -> frozenset[str]:
     """Requests for which there is or was a task."""
     return frozenset(tx.execute(sa.select(tasks.c.request_id).distinct()).scalars())
@@ -206,10 +224,44 @@ def subjects_that_failed(tx: Tx) -> frozenset[str]:
     return frozenset(tx.execute(sa.select(tasks.c.subject).where(tasks.c.outcome == "failed")).scalars())
 
 
-def subjects_done(tx: Tx, kind: str) -> frozenset[str]:
-    """Of tasks of a kind that ended well."""
-    query = sa.select(tasks.c.subject).where(tasks.c.outcome == "done", tasks.c.kind == kind)
-    return frozenset(tx.execute(query).scalars())
+@dataclass(frozen=True, slots=True)
+class AfterTask:
+    """What a task left behind."""
+
+    vm_state: VMState
+    task_state: TaskState | None
+    power_state: PowerState
+    host: str | None
+    image_id: str | None
+    is_deleted: bool
+    why: str | None
+    """What its action says of why it came to nothing."""
+
+
+def after_task(tx: Tx, task_id: str, server_id: str) -> AfterTask | None:
+    """How a server is, and what is said of the action of a task; None: there never was such a server."""
+    found = tx.execute(_AFTER, {"task": task_id, "server": server_id}).first()
+    if found is None:
+        return None
+    return AfterTask(
+        vm_state=VMState(found.vm_state),
+        task_state=TaskState(found.task_state) if found.task_state else None,
+        power_state=PowerState(found.power_state),
+        host=found.host,
+        image_id=found.image_id,
+        is_deleted=found.deleted_at is not None,
+        why=found.message,
+    )
+
+
+_AFTER = (
+    sa.select(
+        servers.c.vm_state, servers.c.task_state, servers.c.power_state, servers.c.host, servers.c.image_id,
+        servers.c.deleted_at, server_actions.c.message,
+    )
+    .join(server_actions, server_actions.c.task_id == sa.bindparam("task"), isouter=True)
+    .where(servers.c.id == sa.bindparam("server"))
+)  # fmt: skip
 
 
 def overdue(tx: Tx, *, since: datetime) -> list[tuple[str, str]]:
@@ -241,7 +293,7 @@ def _host(row: Any) -> str:
 
 
 def _server(row: Any) -> ServerRow:
-    needs, quota = _wanted(msgspec.json.encode((row.flavor, row.request.get("image_properties", {}))))
+    needs, quota, size = _wanted(msgspec.json.encode((row.flavor, row.request.get("image_properties", {}))))
     return ServerRow(
         id=row.id,
         project_id=row.project_id,
@@ -253,14 +305,16 @@ def _server(row: Any) -> ServerRow:
         needs=needs,
         quota=quota,
         cards=len(row.request.get("networks", ())),
+        size=size,
     )
 
 
 @lru_cache(maxsize=4096)
-def _wanted(text: bytes) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """What a flavor with an image's properties needs, and takes of its project's quota."""
+def _wanted(text: bytes) -> tuple[Mapping[str, int], Mapping[str, int], Mapping[str, int]]:
+    """What a flavor with an image's properties needs, and takes of its project's quota, and the size of its guest."""
     flavor, properties = msgspec.json.decode(text, type=tuple[Flavor, dict[str, Any]])
     spec = request_spec(
         ["any"], project_id="", user_id="", flavor=flavor, image_id="", order=ServerOrder(image_properties=properties)
     )
-    return dict(spec.amounts()), flavor.quota()
+    size = {"vcpus": flavor.vcpus, "memory_mib": flavor.memory_mib, "root_gib": flavor.root_gib}
+    return dict(spec.amounts()), flavor.quota(), size

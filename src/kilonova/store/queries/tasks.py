@@ -185,6 +185,9 @@ def _leasing(kinds: tuple[str, ...], dialect: str) -> tuple[sa.Select[Any], sa.U
 _BUMP_EPOCH = sa.update(task_subjects).where(_s.subject == sa.bindparam("who")).values(epoch=_s.epoch + 1)
 
 
+_EPOCH = sa.select(_s.epoch).where(_s.subject == sa.bindparam("who"))
+
+
 def _task(row: Any) -> Task:
     return Task(
         id=row.id,
@@ -258,6 +261,17 @@ def advance(
     if due_at is not None:
         values |= {"due_at": due_at, "lease_owner": None, "lease_until": None}
     _guarded(tx, task, values)
+
+
+def renew_epoch(tx: Tx, task: Task) -> int:
+    """Give a leased task a new epoch: whatever was ordered for it before is refused by who hears of this one.
+
+    To be called after `advance`, which locks the task.
+    """
+    tx.execute(_BUMP_EPOCH, {"who": task.subject})
+    epoch: int = tx.execute(_EPOCH, {"who": task.subject}).scalar_one()
+    update_rows(tx, tasks, {"id": task.id}, {"epoch": epoch})
+    return epoch
 
 
 def finish(tx: Tx, task: Task, *, outcome: str, at: datetime) -> None:
