@@ -145,7 +145,7 @@ BREAKAGES = (
                 "asyncio.ensure_future(self._driver.spawn(guest))",
             ),
         ),
-        rule="nothing changes by itself",
+        rule="what is done is so on its host",
     ),
     Breakage(
         "state and task in two transactions (API)",
@@ -270,7 +270,7 @@ BREAKAGES = (
         "Guests that belong nowhere are never removed.",
         (Rewrite("compute.reconcile:reconcile", "if server_id not in records and await", "if False and await"),),
         seed=11,
-        rule="a guest belongs where it is",
+        rule="what leaves a host leaves no guest there",
     ),
     Breakage(
         "agents look in the wrong order",
@@ -332,6 +332,7 @@ BREAKAGES = (
         "a rebuild keeps the image of before",
         "The disk is made anew, of the image that the server had.",
         (Rewrite("cloud.server_rebuild:rebuild", "image_id=image.id, progress=0", "progress=0"),),
+        seed=2,
         rule="what is done is as it was ordered",
     ),
     Breakage(
@@ -344,7 +345,7 @@ BREAKAGES = (
                 "servers.become(tx, run.subject, at=at, vm_state=VMState.STOPPED)",
             ),
         ),
-        seed=8,
+        seed=5,
         rule="what fails leaves a server as it was, or in error",
     ),
     Breakage(
@@ -357,7 +358,7 @@ BREAKAGES = (
                 "pass",
             ),
         ),
-        seed=8,
+        seed=5,
         rule="what was accepted is done, or says why not",
     ),
     Breakage(
@@ -389,7 +390,7 @@ BREAKAGES = (
         "What an agent has seen is lost when it is started again.",
         (Rewrite("model.epochs:Epochs.__init__", "(known or {}).items()", "()"),),
         servers=12,
-        seed=3,
+        seed=14,
         rule="no order is carried out after a newer one",
     ),
     Breakage(
@@ -431,7 +432,7 @@ BREAKAGES = (
             ),
         ),
         servers=12,
-        seed=7,
+        seed=2,
         rule="each step is done once",
     ),
     Breakage(
