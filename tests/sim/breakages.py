@@ -118,7 +118,7 @@ def _task_in_a_second_transaction(patch: pytest.MonkeyPatch) -> None:
 _SLOW_HOSTS = kinds_of(["driver.slow", "driver.hang", "messages.delay", "users"])
 """Long looks that nobody's death cuts short."""
 
-_REFUSED_AT_LAST = Rewrite(
+REFUSED_AT_LAST = Rewrite(
     "compute.endpoint:ComputeEndpoint.spawn",
     "await self._driver.spawn(guest)",
     "await self._driver.spawn(guest)\n"
@@ -192,13 +192,13 @@ BREAKAGES = (
     Breakage(
         "the undo of a spawn is skipped",
         "A build goes on elsewhere without a word to the host where it failed, which is up.",
-        (Rewrite("conductor.tasks.boot:_is_left_to_the_host", "return False", "return True"), _REFUSED_AT_LAST),
+        (Rewrite("conductor.tasks.boot:_is_left_to_the_host", "return False", "return True"), REFUSED_AT_LAST),
         rule="what was removed is gone",
     ),
     Breakage(
         "an undo under the epoch of what it undoes",
         "A command that comes again after its undo is obeyed.",
-        (Rewrite("tasks.engine:_Worker._turn_back", "tasks.renew_epoch(tx, moved)", "moved.epoch"), _REFUSED_AT_LAST),
+        (Rewrite("tasks.engine:_Worker._turn_back", "tasks.renew_epoch(tx, moved)", "moved.epoch"), REFUSED_AT_LAST),
         servers=12,
         seed=10,
         rule="what leaves a host leaves no guest there",
