@@ -8,6 +8,7 @@ import pytest
 from tests.sim.breakages import REFUSED_AT_LAST, Rewrite
 
 from kilonova.conductor.tasks import boot
+from kilonova.sim import simulation
 from kilonova.sim.plan import Plan
 from kilonova.sim.simulation import Simulation
 
@@ -51,6 +52,7 @@ def test_a_kind_that_cannot_write_its_end_leaves_no_server_stuck(monkeypatch: py
     assert all(text.endswith("KeyError: 'end'") for text in defects)
     without = Rewrite("tasks.engine:_Worker._pass_over", "except (LeaseLost, Unavailable):", "except Exception:")
     without.apply(monkeypatch)
+    monkeypatch.setattr(simulation, "QUIET_WITHIN_S", 400.0)
     assert Simulation(plan).run().stuck > 0
 
 
