@@ -325,7 +325,7 @@ async def test_an_answer_of_the_database_that_is_lost_repeats_nothing(
     world = World()
     world.faults["two"] = [Unavailable("later")]
     world.faults["three"] = [] if write in ("_done", "_again_later") else [GuestRejected("no")]
-    engine = an_engine(store, world)
+    engine = an_engine(store, world, options=replace(QUICK, lease_s=1.5))
     await engine.start()
     task_id = await begin(store)
     await settle(store)
@@ -464,13 +464,14 @@ async def test_a_worker_that_lost_its_lease_cannot_write(store: Store) -> None:
 async def test_a_long_step_keeps_its_lease(store: Store) -> None:
     world = World()
     gate = world.hang["two"] = asyncio.Event()
-    engine, rival = an_engine(store, world), an_engine(store, world)
+    patient = replace(QUICK, lease_s=2.0)  # renewed every 0.7 s: a machine that is busy for a second harms nobody
+    engine, rival = an_engine(store, world, options=patient), an_engine(store, world, options=patient)
     await engine.start()
     await begin(store)
     while "two" not in world.calls:
         await asyncio.sleep(0.01)
     await rival.start()
-    await asyncio.sleep(3 * QUICK.lease_s)
+    await asyncio.sleep(1.5 * patient.lease_s)
     gate.set()
     await settle(store)
     await asyncio.gather(engine.stop(), rival.stop())
@@ -515,7 +516,7 @@ async def test_a_step_over_its_deadline_fails_the_task(store: Store) -> None:
 
 async def test_workers_share_many_tasks_and_do_each_once(store: Store) -> None:
     worlds = [World(), World(), World()]
-    engines = [an_engine(store, world) for world in worlds]
+    engines = [an_engine(store, world, options=replace(QUICK, lease_s=5.0)) for world in worlds]
     for number in range(60):
         await begin(store, f"s{number}")
     for engine in engines:
