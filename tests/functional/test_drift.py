@@ -29,8 +29,11 @@ def made(tmp_path: Path) -> Iterator[RunningCloud]:
 
 
 def doctor(cloud: RunningCloud) -> tuple[int, list[tuple[str, str]]]:
+    where = cloud.whereabouts
+    if "--state" in where:
+        where += ["--config-file", str(cloud.config)]  # how long until the second look
     done = subprocess.run(
-        [sys.executable, "-m", "kilonova.cli.main", "doctor", "--invariants", *cloud.whereabouts, "--json"],
+        [sys.executable, "-m", "kilonova.cli.main", "doctor", "--invariants", *where, "--json"],
         capture_output=True,
         text=True,
         check=False,
