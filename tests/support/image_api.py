@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,15 +112,6 @@ def rss() -> int:
     """Resident memory of this process now, in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
-
-
-def wait_until(condition: Any, timeout_s: float = 10) -> None:
-    """Return once `condition()` is true."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.01)
 
 
 async def names(client: httpx.AsyncClient, query: str = "") -> list[str]:

@@ -139,11 +139,6 @@ class Audit:
         return found
 
 
-def look(tx: Tx, *, now: datetime) -> list[Violation]:
-    """The rules of the database that are broken in this snapshot."""
-    return _books_and_wrongs(tx, now=now)[1]
-
-
 def _books_and_wrongs(tx: Tx, *, now: datetime) -> tuple[Books, list[Violation]]:
     now_written = books(tx)
     return now_written, [*always(now_written), *late(overdue(tx, since=now - timedelta(seconds=LATE_S)))]

@@ -23,7 +23,9 @@ class Hardware:
     flavors: tuple[Flavor, Flavor, Flavor]
 
 
-def _flavors(small: Mapping[str, str], medium: Mapping[str, str], large: Mapping[str, str]) -> Any:
+def _flavors(
+    small: Mapping[str, str], medium: Mapping[str, str], large: Mapping[str, str]
+) -> tuple[Flavor, Flavor, Flavor]:
     return (
         Flavor(id="small", name="small", vcpus=1, memory_mib=1024, root_gib=5, extra_specs=dict(small)),
         Flavor(id="medium", name="medium", vcpus=2, memory_mib=4096, root_gib=20, extra_specs=dict(medium)),

@@ -413,7 +413,7 @@ class _Worker(Generic[S]):
         return min(30.0, self._options.retry_base_s * 2.0 ** (tries - 1)) * spread
 
     async def _commit(self, outcome: str, write: Any, step: Step[S], what: Any, started: datetime, *more: Any) -> None:
-        now, before = self._clock.now(), self._task
+        now = self._clock.now()
         try:
             task, finished, put_back = await self._store.run(write, now, step, what, started, *more)
         except (Unavailable, LeaseLost):
@@ -425,7 +425,7 @@ class _Worker(Generic[S]):
         self._task, self._finished = task, finished
         self._metrics.step(task.kind, step.name, outcome, seconds=(now - started).total_seconds())
         if finished:
-            self._metrics.ended(task.kind, is_well=not before.undoing)
+            self._metrics.ended(task.kind, is_well=not task.undoing)
         if put_back:
             raise _PutBack
 

@@ -33,11 +33,6 @@ _TAKE_SUBJECT = (
 _TAKE_FREE_SUBJECT = _TAKE_SUBJECT.where(_s.live_task.is_(None))
 _TAKE_SUBJECT_OVER = _TAKE_SUBJECT.where(_s.live_task == sa.bindparam("ended"))
 _LIVE_TASK = sa.select(_s.live_task).where(_s.subject == sa.bindparam("who"))
-_FREE_SUBJECT = (
-    sa.update(task_subjects)
-    .where(_s.subject == sa.bindparam("who"), _s.live_task == sa.bindparam("task"))
-    .values(live_task=None)
-)
 
 
 def idle_of(tx: Tx, subjects: Sequence[str]) -> list[str]:
