@@ -4,6 +4,9 @@ A service is down when nothing was heard of it for ``service_down_time``. If thi
 not hear or write for a while (a pause of the database, the broker or the machine), silence proves
 nothing: everybody gets a new term before anybody is marked. That it cannot hear shows in that it hears nobody at all:
 each process, its own among them, has services that report.
+
+Each conductor writes the times of its own clock, and clocks differ: on machines without a time server by hours. So a
+service that looks silent is watched first, for the second half of its term: one whose stamp moves, whereto ever, lives.
 """
 
 import asyncio
@@ -53,6 +56,8 @@ class Liveness:
         self._heard_at: datetime | None = None
         self._heard: dict[tuple[str, str], datetime] = {}
         self._known: dict[tuple[str, str], tuple[str, bool]] = {}
+        self._watched: dict[services.Name, tuple[datetime, float]] = {}
+        """Who looks silent: its stamp, and since when (monotonic) it has had that."""
         self._grace_until: datetime | None = None
         self._last_flush: datetime | None = None
         self._loop: asyncio.Task[None] | None = None
@@ -136,11 +141,26 @@ class Liveness:
         if self._heard_at is None or now - self._heard_at > self._deaf_after:
             self._grace_until = now + self._down_after
         if self._grace_until is not None and now < self._grace_until:
+            self._watched.clear()
             return
-        before = now - self._down_after
-        if not await self._store.read(services.any_silent, before=before):
+        await self._look_for_the_silent(now)
+
+    async def _look_for_the_silent(self, now: datetime) -> None:
+        quiet = await self._store.read(services.silent, before=now - self._down_after / 2)
+        moment = self._clock.monotonic()
+        before, self._watched = self._watched, {}
+        for name, stamp in quiet.items():
+            seen, since = before.get(name, (stamp, moment))
+            self._watched[name] = (stamp, since if seen == stamp else moment)
+        half_s = self._down_after.total_seconds() / 2
+        silent = {
+            name: stamp
+            for name, (stamp, since) in self._watched.items()
+            if stamp < now - self._down_after and moment - since >= half_s - FLUSH_S
+        }
+        if not silent:
             return
-        for name in await self._store.run(_mark_silent, before=before, at=now):
+        for name in await self._store.run(_mark_silent, silent, at=now):
             self._known.pop(name, None)
             log.warning("service is down", service_name=name[0], host=name[1])
 
@@ -153,7 +173,7 @@ def _write_heard(
     return back, gone
 
 
-def _mark_silent(tx: Tx, *, before: datetime, at: datetime) -> list[services.Name]:
-    silent = services.mark_silent(tx, before=before, at=at)
-    hosts.touch_by_name(tx, sorted({host for _, host in silent}))
-    return silent
+def _mark_silent(tx: Tx, silent: Mapping[services.Name, datetime], *, at: datetime) -> list[services.Name]:
+    down = services.mark_silent(tx, silent, at=at)
+    hosts.touch_by_name(tx, sorted({host for _, host in down}))
+    return down

@@ -33,7 +33,7 @@ async def run(store: Store) -> Run[Any]:
         agent_id="a",
         at=NOW - timedelta(minutes=5),
     )
-    await store.run(services.mark_silent, before=NOW - timedelta(minutes=1), at=NOW)
+    await store.run(services.mark_silent, {("compute", "h1"): NOW - timedelta(minutes=5)}, at=NOW)
     return Run(
         task_id="t",
         subject="s",

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import pytest
 
+from kilonova.base.clock import Clock
 from kilonova.base.ids import SeededIds
 from kilonova.conductor.liveness import Liveness, LivenessOptions
 from kilonova.model.errors import Unavailable
@@ -24,6 +26,10 @@ class Time:
     def now(self) -> datetime:
         return self.at
 
+    def ahead_by(self, seconds: float) -> "Clock":
+        """The clock of a machine that believes it is later, or earlier if negative."""
+        return cast(Clock, AnotherClock(self, timedelta(seconds=seconds)))
+
     def monotonic(self) -> float:
         return (self.at - START).total_seconds()
 
@@ -33,14 +39,28 @@ class Time:
             await asyncio.sleep(0)
 
 
+class AnotherClock:
+    """One that differs from `Time`."""
+
+    def __init__(self, time: Time, difference: timedelta) -> None:
+        self._time = time
+        self._difference = difference
+
+    def now(self) -> datetime:
+        return self._time.now() + self._difference
+
+    def monotonic(self) -> float:
+        return self._time.monotonic()
+
+
 class World:
     """Conductors on one store, and agents that report every ten seconds to one after the other."""
 
-    def __init__(self, store: Store, conductors: int = 1) -> None:
+    def __init__(self, store: Store, conductors: int = 1, ahead_s: float = 0.0) -> None:
         self.store = store
         self.time = Time()
         options = LivenessOptions(report_interval=10, service_down_time=60)
-        self.ears = [Liveness(store, self.time, SeededIds(n), options) for n in range(conductors)]
+        self.ears = [Liveness(store, self.time.ahead_by(ahead_s * n), SeededIds(n), options) for n in range(conductors)]
         self.hosts = [f"h{n}" for n in range(4)]
         self.silent: set[str] = set()
         self.broker_is_up = True
@@ -113,6 +133,35 @@ async def test_two_conductors_agree_whoever_hears(store: Store) -> None:
     world.silent = set()
     await world.seconds(25)
     assert await world.down() == set()
+
+
+@pytest.mark.parametrize("ahead_s", [70, 3600, -70, -3600])
+async def test_clocks_of_conductors_that_differ_mark_nobody_who_lives(store: Store, ahead_s: float) -> None:
+    world = World(store, conductors=2, ahead_s=ahead_s)
+    for _ in range(300):
+        await world.second()
+        assert await world.down() == set()
+    world.silent = {"h0"}
+    await world.seconds(75)
+    assert await world.down() == {"h0"}, "and who is silent goes down, if not to the second"
+    world.silent = set()
+    await world.seconds(25)
+    assert await world.down() == set()
+
+
+async def test_a_service_that_one_conductor_alone_hears_lives_whatever_that_ones_clock_says(store: Store) -> None:
+    world = World(store, conductors=2, ahead_s=-3600)
+    await world.seconds(90)
+    right, behind = world.ears
+    for second in range(1, 300):
+        world.time.at += timedelta(seconds=1)
+        if second % 10 == 0:
+            await right.heard("compute", "h0", agent_id="agent-h0")
+            for host in world.hosts[1:]:
+                await behind.heard("compute", host, agent_id=f"agent-{host}")
+        for ear in world.ears:
+            await ear._flush()
+        assert await world.down() == set()
 
 
 async def test_a_deleted_service_is_known_again_by_its_next_report(world: World) -> None:

@@ -95,15 +95,14 @@ Name = tuple[str, str]
 """(service, host)."""
 
 _OF_NAME = (_c.service == sa.bindparam("s"), _c.host == sa.bindparam("h"))
-_SEEN = (
-    sa.update(services)
-    .where(*_OF_NAME, _c.last_seen_at < sa.bindparam("t", type_=_c.last_seen_at.type))
-    .values(last_seen_at=sa.bindparam("t", type_=_c.last_seen_at.type))
-)
+_SEEN = sa.update(services).where(*_OF_NAME).values(last_seen_at=sa.bindparam("t", type_=_c.last_seen_at.type))
 
 
 def seen(tx: Tx, when: Mapping[Name, datetime], *, at: datetime) -> tuple[list[Name], list[Name]]:
-    """Record many heartbeats at once: name to the time of the last.
+    """Record many heartbeats at once: name to the time of the last, by the clock of the conductor that heard it.
+
+    The stamp is written even if it is older than the one before: another conductor's clock may be ahead, and a stamp
+    that moves is the sign of life.
 
     Returns:
         Those that had been marked down and are up again from now on, and those that there are no longer.
@@ -122,28 +121,28 @@ def seen(tx: Tx, when: Mapping[Name, datetime], *, at: datetime) -> tuple[list[N
     return back, [name for name in sorted(when) if name not in state]
 
 
-def mark_silent(tx: Tx, *, before: datetime, at: datetime) -> list[Name]:
-    """Mark services down that were last seen before `before`; which these are."""
-    is_silent = (_c.is_up, _c.last_seen_at < before)
-    names = sorted((row.service, row.host) for row in tx.execute(sa.select(_c.service, _c.host).where(*is_silent)))
+def mark_silent(tx: Tx, silent: Mapping[Name, datetime], *, at: datetime) -> list[Name]:
+    """Mark services down whose last sign of life is still the given one; which these are."""
     # Another conductor may hear of one at this very moment: the condition is asked once more.
-    silent = [
+    down = [
         (service, host)
-        for service, host in names
+        for (service, host), stamp in sorted(silent.items())
         if tx.execute(
             sa.update(services)
-            .where(_c.service == service, _c.host == host, *is_silent)
+            .where(_c.service == service, _c.host == host, _c.is_up, _c.last_seen_at == stamp)
             .values(is_up=False, state_since=at)
         ).rowcount
     ]
-    cause = f"Nothing was heard of it since {before:%Y-%m-%d %H:%M:%S} UTC or before."
-    service_events.add(tx, silent, ServiceChange.DOWN, cause, at=at)
-    return silent
+    for name in down:
+        cause = f"Nothing was heard of it since {silent[name]:%Y-%m-%d %H:%M:%S} UTC."
+        service_events.add(tx, [name], ServiceChange.DOWN, cause, at=at)
+    return down
 
 
-def any_silent(tx: Tx, *, before: datetime) -> bool:
-    """Whether a service counts as up and was last seen before `before`."""
-    return tx.execute(sa.select(_c.id).where(_c.is_up, _c.last_seen_at < before).limit(1)).first() is not None
+def silent(tx: Tx, *, before: datetime) -> dict[Name, datetime]:
+    """Services that count as up and were last seen before `before`: name to that time."""
+    rows = tx.execute(sa.select(_c.service, _c.host, _c.last_seen_at).where(_c.is_up, _c.last_seen_at < before))
+    return {(row.service, row.host): row.last_seen_at for row in rows}
 
 
 def list_all(tx: Tx, *, service: str | None = None, host: str | None = None) -> list[Service]:
