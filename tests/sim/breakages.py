@@ -269,7 +269,7 @@ BREAKAGES = (
         "agents do not clean up",
         "Guests that belong nowhere are never removed.",
         (Rewrite("compute.reconcile:reconcile", "if server_id not in records and await", "if False and await"),),
-        seed=11,
+        seed=16,
         rule="what leaves a host leaves no guest there",
     ),
     Breakage(
