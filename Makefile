@@ -29,7 +29,8 @@ help: ## list these commands
 	@echo 'make run ONCE=1          the same, then remove everything that it made; for trying and for checks'
 	@echo 'make test                all tests (root, 2 processors: some 30 minutes); T=tests/unit for some of them'
 	@echo 'make soak                the simulator, for long: 1,300 small and 200 large clouds in which all goes wrong, all breakages;'
-	@echo '                         fails unless services died in the middle of something 10,000 times at least'
+	@echo '                         fails unless services died in the middle of something 10,000 times at least; its parts:'
+	@echo '                         soak-breakages, soak-small, soak-fine, soak-large, soak-sums'
 	@echo 'make setup               the Python environment .venv, with the kilonova command in it'
 	@echo 'make packages            the Debian packages that are missing; says which, and what for'
 	@echo 'make guest-image         the small guest image in build/guest'
@@ -126,20 +127,33 @@ JOBS ?= 2
 # Runs of all these seeds together; with fewer, too few kills in the middle of something are only remarked on.
 WHOLE_SOAK := 1500
 
-.PHONY: soak
-soak: setup
-	@mkdir -p build
+.PHONY: soak soak-breakages soak-small soak-fine soak-large soak-sums
+soak: soak-breakages soak-small soak-fine soak-large soak-sums
+
+soak-breakages: setup
 	@echo '== every breakage, searched for from the first seed on'
 	@KILONOVA_SOAK=1 $(PYTEST) -n $(JOBS) --timeout=0 tests/sim
+
+# $(1): the name of this part; $(2): its seeds; $(3): what it simulates.
+define SIMULATE
+@mkdir -p build
+@$(BIN)/kilonova simulate $(3) --faults all --seeds $(2) --jobs $(JOBS) --json > build/soak-$(1).json \
+	|| { tail -c 4000 build/soak-$(1).json; exit 1; }
+endef
+
+soak-small: setup
 	@echo '== seeds $(SMALL_SEEDS): 4 hosts, 12 servers, looked at after every transaction'
-	@$(BIN)/kilonova simulate --hosts 4 --servers 12 --faults all --seeds $(SMALL_SEEDS) --jobs $(JOBS) --json \
-		> build/soak-small.json || { tail -c 4000 build/soak-small.json; exit 1; }
+	$(call SIMULATE,small,$(SMALL_SEEDS),--hosts 4 --servers 12)
+
+soak-fine: setup
 	@echo '== seeds $(FINE_SEEDS): 4 hosts with CPUs, pages and devices to give away, 24 servers'
-	@$(BIN)/kilonova simulate --hardware fine --hosts 4 --servers 24 --faults all --seeds $(FINE_SEEDS) --jobs $(JOBS) --json \
-		> build/soak-fine.json || { tail -c 4000 build/soak-fine.json; exit 1; }
+	$(call SIMULATE,fine,$(FINE_SEEDS),--hardware fine --hosts 4 --servers 24)
+
+soak-large: setup
 	@echo '== seeds $(SEEDS): 100 hosts, 500 servers, everything that can go wrong'
-	@$(BIN)/kilonova simulate --hosts 100 --servers 500 --faults all --seeds $(SEEDS) --jobs $(JOBS) --json \
-		> build/soak-large.json || { tail -c 4000 build/soak-large.json; exit 1; }
+	$(call SIMULATE,large,$(SEEDS),--hosts 100 --servers 500)
+
+soak-sums: setup
 	@$(BIN)/python scripts/soak_sums.py --whole $(WHOLE_SOAK) build/soak-small.json build/soak-fine.json build/soak-large.json
 
 .PHONY: lint

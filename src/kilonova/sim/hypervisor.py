@@ -55,6 +55,10 @@ class SimulatedHypervisor(FakeDriver):
         guest = self._guests.get(server_id)
         return guest.image_id if guest else None
 
+    def refuses(self, operation: str) -> bool:
+        """Whether it is broken for a while, and does not do this whoever asks."""
+        return self._outages.refuses(operation)
+
     def there(self) -> Collection[str]:
         """Servers that have a guest here, half-made or not."""
         return self._guests.keys()

@@ -19,7 +19,8 @@ NOTICED_S: Final = 90.0 + HELD_S + 10.0
 """The longest from the look at whether a host is down to the commit that passes it over: a pause, and a slow way."""
 
 COMPARISONS: Final = 5
-"""That an agent may need until a guest that does not belong there is gone: the hypervisor may refuse some."""
+"""That an agent may need, with a hypervisor that is not broken, until a guest that does not belong there is gone: some
+calls are refused all the same."""
 
 
 class Removals:
@@ -62,8 +63,9 @@ class Removals:
             yield Violation("leaked", "what was removed is gone", server_id, text)
 
     def note_comparison(self, host: str) -> None:
-        """The agent of this host has compared guests with records, to the end."""
-        self._compared[host] += 1
+        """The agent of this host has compared guests with records, to the end. In an outage that removes nothing."""
+        if not self._hypervisors[host].refuses("destroy"):
+            self._compared[host] += 1
 
     def look(self, books: Books) -> Iterator[Violation]:
         """Guests that are not where their server is."""
