@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.compute.compute_rig import guest
 
+from kilonova.conductor.invariants import Violation
 from kilonova.model.errors import CloudError, HypervisorUnavailable, NetworkFailed, Unavailable
 from kilonova.model.network_plans import HostNetworks
 from kilonova.sim import faults
@@ -17,6 +20,8 @@ from kilonova.sim.hypervisor import SimulatedHypervisor
 from kilonova.sim.loop import SimulatedLoop
 from kilonova.sim.networks import SimulatedNetworks
 from kilonova.sim.outages import HostOutages, Outage
+from kilonova.sim.removals import COMPARISONS, Removals
+from kilonova.store.queries.invariants import Books
 from kilonova.store.transactions import Tx
 from kilonova.virt.fake.options import FakeOptions
 
@@ -88,6 +93,31 @@ def test_a_broken_host_refuses_more_often_than_anybody_asks(
 
     loop.run_until_complete(main())
     assert len(seen) == 5  # both or guests alone, each with looks or without; networks alone
+
+
+def test_a_guest_left_behind_is_counted_by_comparisons_that_can_remove_it(loop: SimulatedLoop) -> None:
+    made = Faults(1, ())
+    outages = HostOutages("host", loop, made, History(loop))
+    hypervisor = SimulatedHypervisor("host", FakeOptions(), loop, made, outages, seed=1)
+    removals = Removals(loop, {"host": hypervisor})
+    books = cast(Books, SimpleNamespace(servers={}))
+
+    def compare(times: int) -> list[Violation]:
+        for _ in range(times):
+            removals.note_comparison("host")
+        return list(removals.look(books))
+
+    async def main() -> None:
+        await hypervisor.spawn(guest("left"))
+        removals.see([("removed", "left", "host", "failed")])
+        assert compare(0) == []
+        outages.guests.begin(300)
+        assert compare(20) == [], "a broken hypervisor removes nothing, whoever compares"
+        await asyncio.sleep(300)
+        assert compare(COMPARISONS) == []
+        assert [violation.what for violation in compare(1)] == ["left"]
+
+    loop.run_until_complete(main())
 
 
 def test_network_tools_hang_for_longer_than_a_step_waits(loop: SimulatedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
