@@ -111,6 +111,10 @@ def test_a_guest_left_behind_is_counted_by_comparisons_that_can_remove_it(loop: 
         await hypervisor.spawn(guest("left"))
         removals.see([("removed", "left", "host", "failed")])
         assert compare(0) == []
+        holds = loop.create_task(asyncio.sleep(300))
+        hypervisor._going_on[holds] = "left"
+        assert compare(20) == [], "what holds the guest keeps everybody from it"
+        del hypervisor._going_on[holds]
         outages.guests.begin(300)
         assert compare(20) == [], "a broken hypervisor removes nothing, whoever compares"
         await asyncio.sleep(300)

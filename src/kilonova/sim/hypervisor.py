@@ -55,9 +55,9 @@ class SimulatedHypervisor(FakeDriver):
         guest = self._guests.get(server_id)
         return guest.image_id if guest else None
 
-    def refuses(self, operation: str) -> bool:
-        """Whether it is broken for a while, and does not do this whoever asks."""
-        return self._outages.refuses(operation)
+    def can_destroy(self, server_id: str) -> bool:
+        """Whether nothing keeps it from that for long: it is not broken, and no other operation holds the guest."""
+        return not self._outages.refuses("destroy") and server_id not in self._going_on.values()
 
     def there(self) -> Collection[str]:
         """Servers that have a guest here, half-made or not."""

@@ -4,7 +4,6 @@ A host that is down is passed over, and an undo that fails again and again is le
 come to be by an order that was still on its way, until the host's agent compares. Nowhere else.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -19,8 +18,8 @@ NOTICED_S: Final = 90.0 + HELD_S + 10.0
 """The longest from the look at whether a host is down to the commit that passes it over: a pause, and a slow way."""
 
 COMPARISONS: Final = 5
-"""That an agent may need, with a hypervisor that is not broken, until a guest that does not belong there is gone: some
-calls are refused all the same."""
+"""That an agent may need, where nothing keeps its hypervisor from it, until a guest that does not belong there is gone:
+some calls are refused all the same."""
 
 
 class Removals:
@@ -29,11 +28,11 @@ class Removals:
     def __init__(self, loop: SimulatedLoop, hypervisors: Mapping[str, SimulatedHypervisor]) -> None:
         self._loop = loop
         self._hypervisors = hypervisors
-        self._compared: Counter[str] = Counter()
         self._down: set[str] = set()
         self._came_up: dict[str, float] = {}
         self._passed_over: set[tuple[str, str]] = set()
         self._strays: dict[tuple[str, str], int] = {}
+        """Server and host of guests that are not where their server is: comparisons that should have removed them."""
 
     def see(self, notes: Sequence[Note]) -> list[Violation]:
         """What was passed over in one transaction, and what was not removed and yet called so."""
@@ -63,9 +62,11 @@ class Removals:
             yield Violation("leaked", "what was removed is gone", server_id, text)
 
     def note_comparison(self, host: str) -> None:
-        """The agent of this host has compared guests with records, to the end. In an outage that removes nothing."""
-        if not self._hypervisors[host].refuses("destroy"):
-            self._compared[host] += 1
+        """The agent of this host has compared guests with records, to the end; it counts for those it could remove."""
+        hypervisor = self._hypervisors[host]
+        for one in self._strays:
+            if one[1] == host and hypervisor.can_destroy(one[0]):
+                self._strays[one] += 1
 
     def look(self, books: Books) -> Iterator[Violation]:
         """Guests that are not where their server is."""
@@ -76,8 +77,7 @@ class Removals:
                 if server is not None and server.host == host:
                     continue
                 one = (server_id, host)
-                strays[one] = first = self._strays.get(one, self._compared[host])
-                compared = self._compared[host] - first
+                strays[one] = compared = self._strays.get(one, 0)
                 if one not in self._passed_over or compared > COMPARISONS:
                     yield self._told(one, server.host if server else None, compared)
         self._strays = strays
