@@ -6,9 +6,6 @@ from pathlib import Path
 import pytest
 from tests.support.running import Client, RunningCloud
 
-from kilonova.store.engine import Store
-from kilonova.store.queries import allocations
-
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[dict[str, RunningCloud]]:
@@ -32,10 +29,6 @@ def used(admin: Client) -> int:
     return sum(int(host["vcpus_used"]) for host in answer.json()["hypervisors"])
 
 
-def drift(cloud: RunningCloud) -> list[tuple[int, str, int, int]]:
-    return Store.open(f"sqlite:///{cloud.state / 'kilonova.sqlite'}", inline=True).run_now(allocations.drift)
-
-
 def test_three_hosts_are_tried_and_the_fault_names_step_host_and_cause(
     tmp_path: Path, make: dict[str, RunningCloud]
 ) -> None:
@@ -56,7 +49,7 @@ def test_three_hosts_are_tried_and_the_fault_names_step_host_and_cause(
     admin.compute("DELETE", f"/servers/{server}").raise_for_status()
     admin.wait_gone(server)
     assert admin.network("GET", f"/ports?device_id={server}").json()["ports"] == []
-    assert drift(cloud) == []
+    assert cloud.drift() == []
 
 
 def test_most_builds_get_by_where_some_fail(tmp_path: Path, make: dict[str, RunningCloud]) -> None:
@@ -72,4 +65,4 @@ def test_most_builds_get_by_where_some_fail(tmp_path: Path, make: dict[str, Runn
     assert max(tries) > 1, "some needed another host"
     assert len(active) >= 12, "of twenty, one or two fail three times"
     assert used(admin) == len(active)
-    assert drift(cloud) == []
+    assert cloud.drift() == []

@@ -8,10 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.support.running import Client, RunningCloud
-
-from kilonova.store.engine import Store
-from kilonova.store.queries import allocations
+from tests.support.running import ROOM_FOR_THOUSANDS, Client, RunningCloud
 
 _PLACES = """
 [compute]
@@ -22,13 +19,6 @@ vcpus = {places}
 memory_mib = 1000000
 disk_gib = 10000
 {fake}
-[quota]
-instances = 10000
-cores = 10000
-ram = 100000000
-port = 10000
-[network]
-flat_cidr = 10.77.0.0/16
 """
 
 Make = Callable[..., RunningCloud]
@@ -40,7 +30,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     made: list[RunningCloud] = []
 
     def start(hosts: int, places: int, *, compute: str = "", fake: str = "") -> RunningCloud:
-        config = _PLACES.format(places=places, compute=compute, fake=fake)
+        config = ROOM_FOR_THOUSANDS + _PLACES.format(places=places, compute=compute, fake=fake)
         made.append(RunningCloud(tmp_path / "state", hosts=hosts, config=config))
         made[0].start()
         return made[0]
@@ -62,10 +52,6 @@ def per_host(servers: list[dict[str, Any]]) -> Counter[str]:
     return Counter(server["OS-EXT-SRV-ATTR:host"] for server in servers if server["status"] == "ACTIVE")
 
 
-def drift(cloud: RunningCloud) -> list[tuple[int, str, int, int]]:
-    return Store.open(f"sqlite:///{cloud.state / 'kilonova.sqlite'}", inline=True).run_now(allocations.drift)
-
-
 def retries(cloud: RunningCloud) -> list[str]:
     """What the metrics say of steps that had to be done again."""
     told = httpx.get(f"{cloud.url}/metrics").raise_for_status().text
@@ -83,7 +69,7 @@ def test_a_thousand_places_are_taken_without_one_retry(make: Make) -> None:
         [decision] = admin.compute("GET", f"/servers/{server['id']}/kilonova-decisions").json()["decisions"]
         assert decision["attempt"] == 1 and not decision["explanation"].get("races_lost")
     assert retries(cloud) == []
-    assert drift(cloud) == []
+    assert cloud.drift() == []
 
 
 def test_reports_and_comparisons_every_ten_milliseconds_erase_no_claim(make: Make) -> None:
@@ -92,4 +78,4 @@ def test_reports_and_comparisons_every_ten_milliseconds_erase_no_claim(make: Mak
     servers = storm(cloud.client(), 75)
     assert Counter(server["status"] for server in servers) == {"ACTIVE": 60, "ERROR": 15}
     assert set(per_host(servers).values()) == {12}, "full, and none over"
-    assert drift(cloud) == []
+    assert cloud.drift() == []

@@ -17,7 +17,7 @@ import pytest
 from tests.support.brokers import RabbitMQ
 from tests.support.databases import DatabaseServer
 from tests.support.deployment import Deployment, Service
-from tests.support.running import Client, free_port
+from tests.support.running import ROOM_FOR_THOUSANDS, Client, free_port
 
 from kilonova.store.engine import Store
 from kilonova.store.queries import allocations
@@ -25,20 +25,13 @@ from kilonova.virt.fake.journal import Journal
 
 HOSTS = 10
 
-CONFIG = """
+CONFIG = f"""{ROOM_FOR_THOUSANDS}
 [DEFAULT]
 report_interval = 1
 service_down_time = 6
 [compute]
 report_interval = 1
 virt = fake
-[quota]
-instances = 10000
-cores = 10000
-ram = 100000000
-port = 10000
-[network]
-flat_cidr = 10.77.0.0/16
 [fake]
 vcpus = 200
 memory_mib = 500000

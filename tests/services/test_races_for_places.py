@@ -11,14 +11,16 @@ from tests.services.test_many_processes import storm
 from tests.support.brokers import RabbitMQ
 from tests.support.databases import DatabaseServer
 from tests.support.deployment import Deployment
-from tests.support.running import Client
+from tests.support.running import ROOM_FOR_THOUSANDS, Client
 
 from kilonova.store.engine import Store
 from kilonova.store.queries import allocations
 
 HOSTS = 500
 
-CONFIG = f"""
+CONFIG = f"""{ROOM_FOR_THOUSANDS}
+server_groups = 10
+server_group_members = {HOSTS}
 [compute]
 virt = fake
 cpu_allocation_ratio = 1
@@ -26,15 +28,6 @@ cpu_allocation_ratio = 1
 vcpus = 2
 memory_mib = 100000
 disk_gib = 1000
-[quota]
-instances = 10000
-cores = 10000
-ram = 100000000
-port = 10000
-server_groups = 10
-server_group_members = {HOSTS}
-[network]
-flat_cidr = 10.77.0.0/16
 """
 
 

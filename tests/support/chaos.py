@@ -37,9 +37,9 @@ from kilonova.store.tables.tasks import tasks
 from kilonova.store.transactions import Tx
 from kilonova.virt.fake.journal import Journal
 from tests.support.deployment import Deployment
-from tests.support.running import Client
+from tests.support.running import ROOM_FOR_THOUSANDS, Client
 
-CONFIG = """
+CONFIG = f"""{ROOM_FOR_THOUSANDS}
 [DEFAULT]
 report_interval = 2
 [compute]
@@ -51,13 +51,6 @@ vcpus = 1000
 memory_mib = 4000000
 disk_gib = 100000
 spawn_delay_s = 0.05
-[quota]
-instances = 10000
-cores = 10000
-ram = 100000000
-port = 10000
-[network]
-flat_cidr = 10.77.0.0/16
 """
 
 

@@ -16,6 +16,8 @@ import httpx
 import sqlalchemy as sa
 import yaml
 
+from kilonova.store.engine import Store
+from kilonova.store.queries import allocations
 from tests.support.stores import SERVER
 
 READY_S = 60.0
@@ -41,6 +43,18 @@ def environment_for(state: Path) -> dict[str, str]:
     """Environment in which the standard clients find the cloud of a state directory."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
     return plain | {"OS_CLIENT_CONFIG_FILE": str(state / "clouds.yaml"), "OS_CLOUD": "kilonova"}
+
+
+ROOM_FOR_THOUSANDS = """
+[network]
+flat_cidr = 10.77.0.0/16
+[quota]
+instances = 10000
+cores = 10000
+ram = 100000000
+port = 10000
+"""
+"""Configuration under which one project may have thousands of servers, each with an address. ``[quota]`` comes last."""
 
 
 class RunningCloud:
@@ -146,6 +160,10 @@ class RunningCloud:
     def environment(self) -> dict[str, str]:
         """Environment in which the standard clients find this cloud."""
         return environment_for(self.state)
+
+    def drift(self) -> list[tuple[int, str, int, int]]:
+        """Where what hosts count as used is not what servers hold there; read from the database itself."""
+        return Store.open(f"sqlite:///{self.state / 'kilonova.sqlite'}", inline=True).run_now(allocations.drift)
 
     def client(self, **login: Any) -> Client:
         """A plain HTTP client, logged in; as administrator unless told otherwise."""

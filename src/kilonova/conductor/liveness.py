@@ -56,8 +56,8 @@ class Liveness:
         self._heard_at: datetime | None = None
         self._heard: dict[tuple[str, str], datetime] = {}
         self._known: dict[tuple[str, str], tuple[str, bool]] = {}
-        self._watched: dict[services.Name, tuple[datetime, float]] = {}
-        """Who looks silent: its stamp, and since when (monotonic) it has had that."""
+        self._watched: dict[tuple[services.Name, datetime], float] = {}
+        """Who looks silent, with its stamp, and since when (monotonic) it has had that."""
         self._grace_until: datetime | None = None
         self._last_flush: datetime | None = None
         self._loop: asyncio.Task[None] | None = None
@@ -148,14 +148,11 @@ class Liveness:
     async def _look_for_the_silent(self, now: datetime) -> None:
         quiet = await self._store.read(services.silent, before=now - self._down_after / 2)
         moment = self._clock.monotonic()
-        before, self._watched = self._watched, {}
-        for name, stamp in quiet.items():
-            seen, since = before.get(name, (stamp, moment))
-            self._watched[name] = (stamp, since if seen == stamp else moment)
+        self._watched = {one: self._watched.get(one, moment) for one in quiet.items()}
         half_s = self._down_after.total_seconds() / 2
         silent = {
             name: stamp
-            for name, (stamp, since) in self._watched.items()
+            for (name, stamp), since in self._watched.items()
             if stamp < now - self._down_after and moment - since >= half_s - FLUSH_S
         }
         if not silent:
